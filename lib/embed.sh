@@ -20,7 +20,7 @@ done | sort | {
     while read -r name file; do
         echo
         echo "/* $name */"
-        echo "static const unsigned char text_$count[] = {"
+        echo "static const unsigned char text_${count}[] = {"
         od -An -v -tu1 "$file" | sed 's/^ *//; s/ *$/,/; s/  */,/g'
         echo '0};'
         table="$table    {\"$name\", (const char *)text_$count, sizeof text_$count - 1},

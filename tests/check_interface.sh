@@ -4,6 +4,7 @@
 # and the library exports what the header declares, no more and no less, and
 # needs neither CUDA library to be loaded.
 set -u
+: "${top_srcdir:?set by make check}" "${top_builddir:?set by make check}"
 LC_ALL=C
 export LC_ALL
 header=$top_srcdir/include/flashexpert_rtc.h

@@ -4,6 +4,7 @@
 # of its own folder, so that no header of CUDA's is needed; and each is
 # embedded.
 set -u
+: "${top_srcdir:?set by make check}" "${top_builddir:?set by make check}"
 kernels=$top_srcdir/kernels
 embedded=$top_builddir/lib/embedded_sources.c
 failures=0
