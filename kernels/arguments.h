@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* arguments.h - the argument structure of every kernel.
+ *
+ * The one header that C and device code share: the host fills a structure and
+ * passes it whole, the kernel takes it as its only parameter. Both compilers
+ * check the layout below. Strides count elements. */
+#ifndef FEX_ARGUMENTS_H
+#define FEX_ARGUMENTS_H
+
+#ifdef __cplusplus
+#define FEX_STATIC_ASSERT(condition) static_assert(condition, #condition)
+#else
+#include <assert.h>
+#define FEX_STATIC_ASSERT(condition) static_assert(condition, #condition)
+#endif
+
+/* NVRTC has no offsetof without a CUDA header, only what it is made of. */
+#ifdef __CUDACC_RTC__
+#define FEX_OFFSETOF(type, member) __INTADDR__(&((type *)0)->member)
+#else
+#define FEX_OFFSETOF(type, member) __builtin_offsetof(type, member)
+#endif
+#define FEX_ASSERT_OFFSET(type, member, offset)                                \
+    FEX_STATIC_ASSERT(FEX_OFFSETOF(type, member) == (offset))
+
+typedef long long fex_i64;
+
+/* Index types and data types, as in fex_index_type and fex_dtype. */
+enum { FEX_KERNEL_I32 = 1, FEX_KERNEL_I64 = 2 };
+enum { FEX_KERNEL_F16 = 1, FEX_KERNEL_BF16 = 2, FEX_KERNEL_F32 = 3 };
+
+/* The choices a token made: what every kernel that walks pairs (t, k) needs.
+ * An index outside [0, num_experts) is an empty slot. */
+typedef struct fex_choices {
+    const void *indices; /* (T, K) */
+    fex_i64 indices_stride;
+    fex_i64 num_tokens;
+    fex_i64 num_experts;
+} fex_choices;
+FEX_STATIC_ASSERT(sizeof(fex_choices) == 32);
+
+/* sddmm_gather.cu: products[t,k] = rows[t] . table[i[t,k]], and what a pass
+ * makes of them. */
+typedef struct fex_sddmm_args {
+    fex_choices choices;
+    const void *rows;  /* (T, H): hidden_states or grad_output */
+    const void *table; /* (E, H): down_weights or up_weights */
+    fex_i64 rows_stride;
+    fex_i64 table_stride;
+    fex_i64 slab_experts; /* blockIdx.y sweeps experts in slabs of this size */
+    int tile_pairs;       /* pairs of a token that one block looks at */
+    int token_tiles;      /* blocks that share a token */
+    /* EPILOGUE_SCORES */
+    float *scores; /* (T, K); an input of EPILOGUE_GATE */
+    fex_i64 scores_stride;
+    /* EPILOGUE_GATE: products are p = grad_output . up_weights */
+    const void *routing_weights; /* (T, K) */
+    fex_i64 routing_weights_stride;
+    void *grad_routing_weights; /* (T, K) or NULL */
+    fex_i64 grad_routing_weights_stride;
+    float *grad_scores;  /* (T, K) dense: ds */
+    float *coefficients; /* (T, K) dense: g silu(s) */
+    int accumulate;      /* add to grad_routing_weights */
+    int reserved;
+} fex_sddmm_args;
+FEX_ASSERT_OFFSET(fex_sddmm_args, rows, 32);
+FEX_ASSERT_OFFSET(fex_sddmm_args, tile_pairs, 72);
+FEX_ASSERT_OFFSET(fex_sddmm_args, routing_weights, 96);
+FEX_ASSERT_OFFSET(fex_sddmm_args, accumulate, 144);
+FEX_STATIC_ASSERT(sizeof(fex_sddmm_args) == 152);
+
+/* spmm_gather.cu: out[t] = sum over k of coefficient[t,k] table[i[t,k]]. */
+typedef struct fex_spmm_args {
+    fex_choices choices;
+    const void *table; /* (E, H): up_weights or down_weights */
+    fex_i64 table_stride;
+    const float *values; /* (T, K): scores (COEFFICIENT_GATED) or ds */
+    fex_i64 values_stride;
+    const void *routing_weights; /* (T, K), COEFFICIENT_GATED */
+    fex_i64 routing_weights_stride;
+    void *out; /* (T, H) */
+    fex_i64 out_stride;
+    int accumulate; /* add to out */
+    int reserved;
+} fex_spmm_args;
+FEX_ASSERT_OFFSET(fex_spmm_args, table, 32);
+FEX_ASSERT_OFFSET(fex_spmm_args, routing_weights, 64);
+FEX_ASSERT_OFFSET(fex_spmm_args, accumulate, 96);
+FEX_STATIC_ASSERT(sizeof(fex_spmm_args) == 104);
+
+/* sort_pairs.cu: one pass of a stable radix sort of pairs by expert. */
+typedef struct fex_sort_args {
+    fex_choices choices;
+    fex_i64 pairs;        /* T * K */
+    unsigned *keys_in;    /* NULL in the first pass: keys are the choices */
+    unsigned *pairs_in;   /* t * K + k */
+    unsigned *keys_out;   /* expert, or num_experts for an empty slot */
+    unsigned *pairs_out;
+    unsigned *counts;     /* [1 << DIGIT_BITS][tiles] */
+    unsigned *totals;     /* [1 << DIGIT_BITS] */
+    unsigned *segments;   /* [num_experts][2]: first and end position */
+    int tiles;
+    int shift;            /* of this pass's digit */
+} fex_sort_args;
+FEX_ASSERT_OFFSET(fex_sort_args, keys_in, 40);
+FEX_ASSERT_OFFSET(fex_sort_args, segments, 88);
+FEX_STATIC_ASSERT(sizeof(fex_sort_args) == 104);
+
+/* weight_gradients.cu: both tables' gradients from pairs sorted by expert. */
+typedef struct fex_weight_gradients_args {
+    fex_i64 num_experts;
+    fex_i64 pairs;
+    const void *hidden_states; /* (T, H) */
+    const void *grad_output;   /* (T, H) */
+    fex_i64 hidden_states_stride;
+    fex_i64 grad_output_stride;
+    const float *grad_scores;  /* (T, K) dense: weighs hidden_states */
+    const float *coefficients; /* (T, K) dense: weighs grad_output */
+    const unsigned *sorted_keys;
+    const unsigned *sorted_pairs;
+    const unsigned *segments; /* [num_experts][2] */
+    float *partials;          /* [2 * chunks][2][H] */
+    void *grad_down_weights;  /* (E, H) or NULL */
+    void *grad_up_weights;    /* (E, H) or NULL */
+    fex_i64 grad_down_weights_stride;
+    fex_i64 grad_up_weights_stride;
+    fex_i64 chunk; /* an expert with more pairs than this is summed in
+                    * chunks of the sorted list, each by its own warp */
+    int accumulate_down;
+    int accumulate_up;
+} fex_weight_gradients_args;
+FEX_ASSERT_OFFSET(fex_weight_gradients_args, grad_scores, 48);
+FEX_ASSERT_OFFSET(fex_weight_gradients_args, partials, 88);
+FEX_ASSERT_OFFSET(fex_weight_gradients_args, chunk, 128);
+FEX_STATIC_ASSERT(sizeof(fex_weight_gradients_args) == 144);
+
+/* check_indices.cu: the first pair whose index is >= num_experts. */
+typedef struct fex_check_args {
+    fex_choices choices;
+    unsigned long long *first; /* pair t * K + k, or all ones; preset to that */
+} fex_check_args;
+FEX_STATIC_ASSERT(sizeof(fex_check_args) == 40);
+
+#endif

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// choices.cuh - reading a token's choice of experts, and the gate's function.
+#pragma once
+
+#include "arguments.h"
+
+constexpr int EMPTY_SLOT = -1;
+
+// The expert of pair (token, k), or EMPTY_SLOT for an index out of range.
+template <int INDEX>
+__device__ __forceinline__ int load_expert(const fex_choices &choices,
+                                           fex_i64 token, int k)
+{
+    const fex_i64 position = token * choices.indices_stride + k;
+    fex_i64 expert;
+    if constexpr (INDEX == FEX_KERNEL_I64)
+        expert = static_cast<const fex_i64 *>(choices.indices)[position];
+    else
+        expert = static_cast<const int *>(choices.indices)[position];
+    const bool valid = expert >= 0 && expert < choices.num_experts;
+    return valid ? static_cast<int>(expert) : EMPTY_SLOT;
+}
+
+__device__ __forceinline__ float sigmoid(float s)
+{
+    return 1.0f / (1.0f + expf(-s));
+}
+
+__device__ __forceinline__ float silu(float s)
+{
+    return s * sigmoid(s);
+}
+
+__device__ __forceinline__ float silu_derivative(float s)
+{
+    const float gate = sigmoid(s);
+    return gate * (1.0f + s * (1.0f - gate));
+}

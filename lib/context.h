@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* context.h - one device and what serves it, put together. */
+#ifndef FEX_CONTEXT_H
+#define FEX_CONTEXT_H
+
+#include <sys/types.h>
+
+#include "driver.h"
+#include "environment.h"
+#include "loader.h"
+#include "log.h"
+
+/* Figures of the device that shape launches (never a compiled constant: those
+ * must be known without a device). */
+typedef struct fex_device {
+    int ordinal; /* or FEX_DEVICE_NONE */
+    char name[128];
+    const fex_architecture *architecture; /* NULL with FEX_DEVICE_NONE */
+    int multiprocessors;
+    int64_t l2_bytes;
+    int shared_bytes_max; /* a block can opt in to */
+} fex_device;
+
+struct fex_context {
+    pid_t owner; /* the process that created it */
+    fex_log log;
+    fex_environment environment;
+    fex_driver driver; /* zeroed with FEX_DEVICE_NONE */
+    CUdevice cuda_device;
+    CUcontext cuda_context;
+    int retained; /* cuda_context is a primary context we hold */
+    fex_device device;
+    fex_sources sources;
+    fex_nvrtc *nvrtc;
+    fex_store *store;
+    fex_loader *loader;
+};
+
+/* FEX_ERROR_INVALID_ARGUMENT if NULL, FEX_ERROR_FORKED in a child. */
+fex_status fex_context_check(const fex_context *context);
+
+/* Makes the context current to the calling thread, if it is not already.
+ * *pushed says whether fex_context_leave has to restore the old one. */
+fex_status fex_context_enter(const fex_context *context, int *pushed);
+void fex_context_leave(const fex_context *context, int pushed);
+
+/* Checks a caller's versioned structure: `given` is its size member, `known`
+ * this library's sizeof, `minimum` the size in version 0.1. Unknown bytes must
+ * be zero. `what` names it in the message. */
+fex_status fex_check_size(const void *structure, size_t given, size_t known,
+                          size_t minimum, const char *what);
+
+#endif
