@@ -91,20 +91,41 @@ FEX_STATIC_ASSERT(sizeof(fex_spmm_args) == 104);
 /* sort_pairs.cu: one pass of a stable radix sort of pairs by expert. */
 typedef struct fex_sort_args {
     fex_choices choices;
-    fex_i64 pairs;        /* T * K */
-    unsigned *keys_in;    /* NULL in the first pass: keys are the choices */
-    unsigned *pairs_in;   /* t * K + k */
-    unsigned *keys_out;   /* expert, or num_experts for an empty slot */
+    fex_i64 pairs;      /* T * K */
+    unsigned *keys_in;  /* NULL in the first pass: keys are the choices */
+    unsigned *pairs_in; /* t * K + k */
+    unsigned *keys_out; /* expert, or num_experts for an empty slot */
     unsigned *pairs_out;
-    unsigned *counts;     /* [1 << DIGIT_BITS][tiles] */
-    unsigned *totals;     /* [1 << DIGIT_BITS] */
-    unsigned *segments;   /* [num_experts][2]: first and end position */
+    unsigned *counts; /* [1 << DIGIT_BITS][tiles] */
+    unsigned *totals; /* [1 << DIGIT_BITS] */
     int tiles;
-    int shift;            /* of this pass's digit */
+    int shift; /* of this pass's digit */
 } fex_sort_args;
 FEX_ASSERT_OFFSET(fex_sort_args, keys_in, 40);
-FEX_ASSERT_OFFSET(fex_sort_args, segments, 88);
-FEX_STATIC_ASSERT(sizeof(fex_sort_args) == 104);
+FEX_ASSERT_OFFSET(fex_sort_args, tiles, 88);
+FEX_STATIC_ASSERT(sizeof(fex_sort_args) == 96);
+
+/* What a pair adds to the gradients of its expert's two rows. */
+typedef struct fex_pair_weights {
+    float down; /* ds: of hidden_states */
+    float up;   /* g silu(s): of grad_output */
+} fex_pair_weights;
+
+/* sort_pairs.cu, after the last pass: each expert's range, and what the
+ * gradients need of a pair, in sorted order. */
+typedef struct fex_segments_args {
+    fex_i64 num_experts;
+    fex_i64 pairs;
+    const unsigned *sorted_keys;
+    const unsigned *sorted_pairs;
+    const float *grad_scores;  /* (T, K) dense */
+    const float *coefficients; /* (T, K) dense */
+    unsigned *segments;        /* [num_experts][2]: first and end position */
+    unsigned *tokens;          /* [pairs] */
+    fex_pair_weights *weights; /* [pairs] */
+} fex_segments_args;
+FEX_ASSERT_OFFSET(fex_segments_args, segments, 48);
+FEX_STATIC_ASSERT(sizeof(fex_segments_args) == 72);
 
 /* weight_gradients.cu: both tables' gradients from pairs sorted by expert. */
 typedef struct fex_weight_gradients_args {
@@ -114,10 +135,9 @@ typedef struct fex_weight_gradients_args {
     const void *grad_output;   /* (T, H) */
     fex_i64 hidden_states_stride;
     fex_i64 grad_output_stride;
-    const float *grad_scores;  /* (T, K) dense: weighs hidden_states */
-    const float *coefficients; /* (T, K) dense: weighs grad_output */
-    const unsigned *sorted_keys;
-    const unsigned *sorted_pairs;
+    const unsigned *sorted_keys;     /* [pairs], as are the next two */
+    const unsigned *tokens;
+    const fex_pair_weights *weights;
     const unsigned *segments; /* [num_experts][2] */
     float *partials;          /* [2 * chunks][2][H] */
     void *grad_down_weights;  /* (E, H) or NULL */
@@ -125,14 +145,14 @@ typedef struct fex_weight_gradients_args {
     fex_i64 grad_down_weights_stride;
     fex_i64 grad_up_weights_stride;
     fex_i64 chunk; /* an expert with more pairs than this is summed in
-                    * chunks of the sorted list, each by its own warp */
+                    * chunks of the sorted list, each by its own group */
     int accumulate_down;
     int accumulate_up;
 } fex_weight_gradients_args;
-FEX_ASSERT_OFFSET(fex_weight_gradients_args, grad_scores, 48);
-FEX_ASSERT_OFFSET(fex_weight_gradients_args, partials, 88);
-FEX_ASSERT_OFFSET(fex_weight_gradients_args, chunk, 128);
-FEX_STATIC_ASSERT(sizeof(fex_weight_gradients_args) == 144);
+FEX_ASSERT_OFFSET(fex_weight_gradients_args, sorted_keys, 48);
+FEX_ASSERT_OFFSET(fex_weight_gradients_args, partials, 80);
+FEX_ASSERT_OFFSET(fex_weight_gradients_args, chunk, 120);
+FEX_STATIC_ASSERT(sizeof(fex_weight_gradients_args) == 136);
 
 /* check_indices.cu: the first pair whose index is >= num_experts. */
 typedef struct fex_check_args {

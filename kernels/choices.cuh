@@ -14,9 +14,9 @@ __device__ __forceinline__ int load_expert(const fex_choices &choices,
     const fex_i64 position = token * choices.indices_stride + k;
     fex_i64 expert;
     if constexpr (INDEX == FEX_KERNEL_I64)
-        expert = static_cast<const fex_i64 *>(choices.indices)[position];
+        expert = __ldcs(static_cast<const fex_i64 *>(choices.indices) + position);
     else
-        expert = static_cast<const int *>(choices.indices)[position];
+        expert = __ldcs(static_cast<const int *>(choices.indices) + position);
     const bool valid = expert >= 0 && expert < choices.num_experts;
     return valid ? static_cast<int>(expert) : EMPTY_SLOT;
 }

@@ -55,24 +55,25 @@ template <int BYTES> struct Vector {
 };
 
 template <int BYTES>
-__device__ __forceinline__ Vector<BYTES> load_streaming(const void *address)
+__device__ __forceinline__ Vector<BYTES> load_vector(const void *address,
+                                                     L2Policy policy)
 {
     Vector<BYTES> vector;
     if constexpr (BYTES == 16) {
-        const uint4 value = load_streaming_16(address);
+        const uint4 value = load_16(address, policy);
         vector.words[0] = value.x;
         vector.words[1] = value.y;
         vector.words[2] = value.z;
         vector.words[3] = value.w;
     } else if constexpr (BYTES == 8) {
-        const uint2 value = load_streaming_8(address);
+        const uint2 value = load_8(address, policy);
         vector.words[0] = value.x;
         vector.words[1] = value.y;
     } else if constexpr (BYTES == 4) {
-        vector.words[0] = load_streaming_4(address);
+        vector.words[0] = load_4(address, policy);
     } else {
         static_assert(BYTES == 2);
-        vector.words[0] = load_streaming_2(address);
+        vector.words[0] = load_2(address, policy);
     }
     return vector;
 }
@@ -85,22 +86,24 @@ template <int BYTES> __device__ __forceinline__ Vector<BYTES> zero_vector()
     return vector;
 }
 
+// Stores what this kernel does not read again, past the lines it wants in L2.
 template <int BYTES>
 __device__ __forceinline__ void store_vector(void *address,
                                              const Vector<BYTES> &vector)
 {
     if constexpr (BYTES == 16) {
-        *static_cast<uint4 *>(address) = make_uint4(
-            vector.words[0], vector.words[1], vector.words[2], vector.words[3]);
+        __stcs(static_cast<uint4 *>(address),
+               make_uint4(vector.words[0], vector.words[1], vector.words[2],
+                          vector.words[3]));
     } else if constexpr (BYTES == 8) {
-        *static_cast<uint2 *>(address) =
-            make_uint2(vector.words[0], vector.words[1]);
+        __stcs(static_cast<uint2 *>(address),
+               make_uint2(vector.words[0], vector.words[1]));
     } else if constexpr (BYTES == 4) {
-        *static_cast<unsigned *>(address) = vector.words[0];
+        __stcs(static_cast<unsigned *>(address), vector.words[0]);
     } else {
         static_assert(BYTES == 2);
-        *static_cast<unsigned short *>(address) =
-            static_cast<unsigned short>(vector.words[0]);
+        __stcs(static_cast<unsigned short *>(address),
+               static_cast<unsigned short>(vector.words[0]));
     }
 }
 
@@ -143,12 +146,12 @@ __device__ __forceinline__ auto narrow(const float *values)
     return vector;
 }
 
-// One element of an array of DTYPE, in float32.
+// One element of an array of DTYPE that is read once, in float32.
 template <int DTYPE>
 __device__ __forceinline__ float load_element(const void *array, fex_i64 index)
 {
     using Storage = typename Dtype<DTYPE>::Storage;
-    return Dtype<DTYPE>::widen(static_cast<const Storage *>(array)[index]);
+    return Dtype<DTYPE>::widen(__ldcs(static_cast<const Storage *>(array) + index));
 }
 
 // Rounds value into an array of DTYPE, adding what is there if asked to.

@@ -7,43 +7,79 @@
 #include "ptx_simulated.cuh"
 #else
 
-// Reads through the read-only path without keeping a line in L1: a gathered
-// row is used once by the multiprocessor that reads it.
-__device__ __forceinline__ uint4 load_streaming_16(const void *address)
+// What the L2 cache does with the lines of a load, before sm_80 a mere wish.
+using L2Policy = unsigned long long;
+
+// Lines stay when others must go: a part of a table that is read again.
+__device__ __forceinline__ L2Policy l2_keep()
+{
+    L2Policy policy = 0;
+#if __CUDA_ARCH__ >= 800
+    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+#endif
+    return policy;
+}
+
+// Lines are the first to go: what is read once, or too rarely to matter.
+__device__ __forceinline__ L2Policy l2_stream()
+{
+    L2Policy policy = 0;
+#if __CUDA_ARCH__ >= 800
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+#endif
+    return policy;
+}
+
+// Loads of read-only rows, 16, 8, 4 or 2 bytes. They keep nothing in L1: a
+// multiprocessor uses a gathered row once. Volatile, so that loads stay
+// together ahead of the arithmetic and overlap.
+#if __CUDA_ARCH__ >= 800
+#define FEX_LOAD "ld.global.nc.L1::no_allocate.L2::cache_hint"
+#define FEX_HINT(n) ", %" #n ";"
+#else
+#define FEX_LOAD "ld.global.nc.L1::no_allocate"
+#define FEX_HINT(n) ";"
+#endif
+
+__device__ __forceinline__ uint4 load_16(const void *address, L2Policy policy)
 {
     uint4 value;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-        : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-        : "l"(address));
+    asm volatile(FEX_LOAD ".v4.u32 {%0, %1, %2, %3}, [%4]" FEX_HINT(5)
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "l"(address), "l"(policy));
     return value;
 }
 
-__device__ __forceinline__ uint2 load_streaming_8(const void *address)
+__device__ __forceinline__ uint2 load_8(const void *address, L2Policy policy)
 {
     uint2 value;
-    asm("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
-        : "=r"(value.x), "=r"(value.y)
-        : "l"(address));
+    asm volatile(FEX_LOAD ".v2.u32 {%0, %1}, [%2]" FEX_HINT(3)
+                 : "=r"(value.x), "=r"(value.y)
+                 : "l"(address), "l"(policy));
     return value;
 }
 
-__device__ __forceinline__ unsigned load_streaming_4(const void *address)
+__device__ __forceinline__ unsigned load_4(const void *address, L2Policy policy)
 {
     unsigned value;
-    asm("ld.global.nc.L1::no_allocate.u32 %0, [%1];"
-        : "=r"(value)
-        : "l"(address));
+    asm volatile(FEX_LOAD ".u32 %0, [%1]" FEX_HINT(2)
+                 : "=r"(value)
+                 : "l"(address), "l"(policy));
     return value;
 }
 
-__device__ __forceinline__ unsigned short load_streaming_2(const void *address)
+__device__ __forceinline__ unsigned short load_2(const void *address,
+                                                 L2Policy policy)
 {
     unsigned short value;
-    asm("ld.global.nc.L1::no_allocate.u16 %0, [%1];"
-        : "=h"(value)
-        : "l"(address));
+    asm volatile(FEX_LOAD ".u16 %0, [%1]" FEX_HINT(2)
+                 : "=h"(value)
+                 : "l"(address), "l"(policy));
     return value;
 }
+
+#undef FEX_LOAD
+#undef FEX_HINT
 
 // IEEE binary16 to and from float32, to nearest even.
 __device__ __forceinline__ float half_to_float(unsigned short bits)

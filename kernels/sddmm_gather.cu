@@ -20,7 +20,7 @@
 
 // ---- Constants: from the prelude DTYPE, ROUTING_DTYPE, INDEX_TYPE,
 // HIDDEN_SIZE, TOP_K, VECTOR_BYTES, GROUP (lanes that read one row), EPILOGUE,
-// THREADS, LIST_MAX
+// THREADS, MIN_BLOCKS, LIST_MAX
 
 constexpr int EPILOGUE_SCORES = 0;
 constexpr int EPILOGUE_GATE = 1;
@@ -71,7 +71,7 @@ __device__ __forceinline__ void store_product(const fex_sddmm_args &args,
     if constexpr (EPILOGUE == EPILOGUE_SCORES) {
         args.scores[token * args.scores_stride + k] = product;
     } else {
-        const float s = args.scores[token * args.scores_stride + k];
+        const float s = __ldcs(args.scores + token * args.scores_stride + k);
         const float g = load_element<ROUTING_DTYPE>(
             args.routing_weights, token * args.routing_weights_stride + k);
         const fex_i64 pair = token * TOP_K + k;
@@ -136,12 +136,13 @@ __device__ __forceinline__ void load_row(float (&row)[VECTORS][WIDTH],
                                          const Element *address, int tile,
                                          int lane)
 {
+    const L2Policy policy = l2_stream();
 #pragma unroll
     for (int v = 0; v < VECTORS; ++v) {
         const int column = column_of(tile, v, lane);
         Vector<VECTOR_BYTES> vector = zero_vector<VECTOR_BYTES>();
         if (inside(column))
-            vector = load_streaming<VECTOR_BYTES>(address + column);
+            vector = load_vector<VECTOR_BYTES>(address + column, policy);
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i)
             row[v][i] = widen<DTYPE>(vector, i);
@@ -156,6 +157,7 @@ __device__ __forceinline__ void add_products(float (&sums)[BATCH],
                                              const Element *const (&rows)[BATCH],
                                              int tile, int lane)
 {
+    const L2Policy policy = l2_keep();
     Vector<VECTOR_BYTES> gathered[BATCH][VECTORS];
 #pragma unroll
     for (int b = 0; b < BATCH; ++b)
@@ -164,7 +166,7 @@ __device__ __forceinline__ void add_products(float (&sums)[BATCH],
             const int column = column_of(tile, v, lane);
             gathered[b][v] = zero_vector<VECTOR_BYTES>();
             if (rows[b] != nullptr && inside(column))
-                gathered[b][v] = load_streaming<VECTOR_BYTES>(rows[b] + column);
+                gathered[b][v] = load_vector<VECTOR_BYTES>(rows[b] + column, policy);
         }
 #pragma unroll
     for (int b = 0; b < BATCH; ++b)
@@ -176,7 +178,7 @@ __device__ __forceinline__ void add_products(float (&sums)[BATCH],
                                sums[b]);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     fex_sddmm_gather(const __grid_constant__ fex_sddmm_args args)
 {
     __shared__ SharedList list;

@@ -6,7 +6,7 @@
 // One pass: fex_sort_count counts each tile's digits, fex_sort_scan turns the
 // counts of each digit into offsets over the tiles, fex_sort_scatter moves every
 // pair to its place. The order of equal keys is the order of pairs, so sums
-// taken over an expert's range are reproducible.
+// taken over an expert's range are reproducible. fex_sort_segments follows.
 #include "arguments.h"
 #include "choices.cuh"
 #include "element.cuh"
@@ -196,21 +196,25 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// ---- Segments: [first, end) of each expert in the sorted list, which is
-// keys_in here. Experts without a pair keep what is there: 0, 0.
+// ---- Segments: [first, end) of each expert in the sorted list, and what is
+// known of its pairs in that order. Experts without a pair keep what is there.
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    fex_sort_segments(const __grid_constant__ fex_sort_args args)
+    fex_sort_segments(const __grid_constant__ fex_segments_args args)
 {
     const fex_i64 i = static_cast<fex_i64>(blockIdx.x) * THREADS + threadIdx.x;
     if (i >= args.pairs)
         return;
-    const unsigned key = args.keys_in[i];
-    if (key >= args.choices.num_experts)
+    const unsigned key = args.sorted_keys[i];
+    if (key >= args.num_experts)
         return;
     unsigned *const segment = args.segments + 2 * static_cast<fex_i64>(key);
-    if (i == 0 || args.keys_in[i - 1] != key)
+    if (i == 0 || args.sorted_keys[i - 1] != key)
         segment[0] = static_cast<unsigned>(i);
-    if (i + 1 == args.pairs || args.keys_in[i + 1] != key)
+    if (i + 1 == args.pairs || args.sorted_keys[i + 1] != key)
         segment[1] = static_cast<unsigned>(i + 1);
+
+    const unsigned pair = args.sorted_pairs[i];
+    args.tokens[i] = pair / TOP_K;
+    args.weights[i] = {args.grad_scores[pair], args.coefficients[pair]};
 }

@@ -18,7 +18,7 @@
 
 // ---- Constants: from the prelude DTYPE, ROUTING_DTYPE, INDEX_TYPE,
 // HIDDEN_SIZE, TOP_K, VECTOR_BYTES, GROUP (lanes that read one row),
-// COEFFICIENT, THREADS, VECTORS, UNROLL
+// COEFFICIENT, THREADS, MIN_BLOCKS, VECTORS, UNROLL
 
 constexpr int COEFFICIENT_GATED = 0;
 constexpr int COEFFICIENT_PLAIN = 1;
@@ -29,7 +29,9 @@ constexpr int WIDTH = VECTOR_BYTES / ELEMENT_BYTES; // elements in a vector
 constexpr int STEP = GROUP * WIDTH;     // columns of one vector a lane
 constexpr int COLUMNS = STEP * VECTORS; // of a chunk
 constexpr int GROUPS = THREADS / GROUP; // pairs a block reads at once
-constexpr int PAIR_TILE = min_of(1024, ceil_div(TOP_K, 32) * 32);
+constexpr int STEP_PAIRS = GROUPS * UNROLL;
+constexpr int PAIR_TILE = // pairs in shared memory, whole steps
+    ceil_div(min_of(1024, TOP_K), STEP_PAIRS) * STEP_PAIRS;
 
 static_assert(HIDDEN_SIZE >= 1 && TOP_K >= 1);
 static_assert(GROUP >= 1 && GROUP <= 32 && (GROUP & (GROUP - 1)) == 0);
@@ -41,79 +43,88 @@ static_assert(COEFFICIENT == COEFFICIENT_GATED ||
 
 // ---- Shared memory: a tile of pairs, then the groups' sums in its place
 
-struct SharedPairs {
-    int experts[PAIR_TILE];
-    float coefficients[PAIR_TILE];
+struct alignas(16) Pair {
+    fex_i64 offset; // of the expert's row in elements, negative if empty
+    float coefficient;
 };
 
 union Shared {
-    SharedPairs pairs;
+    Pair pairs[PAIR_TILE];
     float sums[GROUPS][COLUMNS];
 };
 static_assert(sizeof(Shared) <= 48 * 1024, "static shared memory");
 
 // ---- Load
 
+// Fills the tile with the pairs from first_k on, and with empty ones up to a
+// whole number of steps.
 __device__ __forceinline__ void load_pairs(const fex_spmm_args &args,
-                                           SharedPairs &pairs, fex_i64 token,
-                                           int first_k, int count)
+                                           Pair (&pairs)[PAIR_TILE],
+                                           fex_i64 token, int first_k)
 {
-    for (int i = threadIdx.x; i < count; i += THREADS) {
+    for (int i = threadIdx.x; i < PAIR_TILE; i += THREADS) {
         const int k = first_k + i;
-        const int expert = load_expert<INDEX_TYPE>(args.choices, token, k);
-        float coefficient = 0.0f;
+        Pair pair = {-1, 0.0f};
+        const int expert = k < TOP_K
+                               ? load_expert<INDEX_TYPE>(args.choices, token, k)
+                               : EMPTY_SLOT;
         if (expert != EMPTY_SLOT) {
-            coefficient = args.values[token * args.values_stride + k];
+            pair.offset = expert * args.table_stride;
+            pair.coefficient =
+                __ldcs(args.values + token * args.values_stride + k);
             if constexpr (COEFFICIENT == COEFFICIENT_GATED)
-                coefficient =
-                    silu(coefficient) *
+                pair.coefficient =
+                    silu(pair.coefficient) *
                     load_element<ROUTING_DTYPE>(
                         args.routing_weights,
                         token * args.routing_weights_stride + k);
         }
-        pairs.experts[i] = expert;
-        pairs.coefficients[i] = coefficient;
+        pairs[i] = pair;
     }
 }
 
-// ---- Compute: this group's pairs of a tile, UNROLL rows in flight
+// UNROLL rows in flight: what a group reads in one step.
+struct Step {
+    Vector<VECTOR_BYTES> rows[UNROLL][VECTORS];
+    float coefficients[UNROLL];
+};
 
-__device__ __forceinline__ void add_rows(float (&sums)[VECTORS][WIDTH],
-                                         const SharedPairs &pairs, int count,
-                                         const Element *columns,
-                                         fex_i64 stride, int first_column,
-                                         int group)
+__device__ __forceinline__ void load_step(Step &step,
+                                          const Pair (&pairs)[PAIR_TILE],
+                                          int first, const Element *columns,
+                                          int first_column)
 {
-    for (int base = group; base < count; base += GROUPS * UNROLL) {
-        Vector<VECTOR_BYTES> gathered[UNROLL][VECTORS];
-        float coefficients[UNROLL];
+    const L2Policy policy = l2_keep();
 #pragma unroll
-        for (int u = 0; u < UNROLL; ++u) {
-            const int i = base + u * GROUPS;
-            const int expert = i < count ? pairs.experts[i] : EMPTY_SLOT;
-            coefficients[u] = i < count ? pairs.coefficients[i] : 0.0f;
+    for (int u = 0; u < UNROLL; ++u) {
+        const Pair pair = pairs[first + u * GROUPS];
+        step.coefficients[u] = pair.coefficient;
 #pragma unroll
-            for (int v = 0; v < VECTORS; ++v) {
-                gathered[u][v] = zero_vector<VECTOR_BYTES>();
-                if (expert != EMPTY_SLOT &&
-                    first_column + v * STEP < HIDDEN_SIZE)
-                    gathered[u][v] = load_streaming<VECTOR_BYTES>(
-                        columns + expert * stride + v * STEP);
-            }
+        for (int v = 0; v < VECTORS; ++v) {
+            step.rows[u][v] = zero_vector<VECTOR_BYTES>();
+            if (pair.offset >= 0 && first_column + v * STEP < HIDDEN_SIZE)
+                step.rows[u][v] = load_vector<VECTOR_BYTES>(
+                    columns + pair.offset + v * STEP, policy);
         }
-#pragma unroll
-        for (int u = 0; u < UNROLL; ++u)
-#pragma unroll
-            for (int v = 0; v < VECTORS; ++v)
-#pragma unroll
-                for (int i = 0; i < WIDTH; ++i)
-                    sums[v][i] = fmaf(coefficients[u],
-                                      widen<DTYPE>(gathered[u][v], i),
-                                      sums[v][i]);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// ---- Compute
+
+__device__ __forceinline__ void add_step(float (&sums)[VECTORS][WIDTH],
+                                         const Step &step)
+{
+#pragma unroll
+    for (int u = 0; u < UNROLL; ++u)
+#pragma unroll
+        for (int v = 0; v < VECTORS; ++v)
+#pragma unroll
+            for (int i = 0; i < WIDTH; ++i)
+                sums[v][i] = fmaf(step.coefficients[u],
+                                  widen<DTYPE>(step.rows[u][v], i), sums[v][i]);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     fex_spmm_gather(const __grid_constant__ fex_spmm_args args)
 {
     __shared__ Shared shared;
@@ -128,11 +139,19 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
     float sums[VECTORS][WIDTH] = {};
     for (int first_k = 0; first_k < TOP_K; first_k += PAIR_TILE) {
-        const int count = min_of(PAIR_TILE, TOP_K - first_k);
-        load_pairs(args, shared.pairs, token, first_k, count);
+        load_pairs(args, shared.pairs, token, first_k);
         __syncthreads();
-        add_rows(sums, shared.pairs, count, columns, args.table_stride,
-                 first_column, group);
+        // The next step's rows are on their way while a step is added.
+        const int count = min_of(PAIR_TILE, TOP_K - first_k);
+        Step next;
+        load_step(next, shared.pairs, group, columns, first_column);
+        for (int base = 0; base < count; base += STEP_PAIRS) {
+            const Step step = next;
+            if (base + STEP_PAIRS < count)
+                load_step(next, shared.pairs, base + STEP_PAIRS + group,
+                          columns, first_column);
+            add_step(sums, step);
+        }
         __syncthreads();
     }
 

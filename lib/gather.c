@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* gather.c - the gather primitives: their constants, and how a launch is cut
+ * up so that what is read at one time fits the L2 cache. */
+#include "config.h"
+
+#include "gather.h"
+
+#define SDDMM_THREADS 64
+#define SDDMM_MIN_BLOCKS 8 /* of a multiprocessor: leaves registers for loads */
+#define SDDMM_LIST_MAX 1024 /* pairs of a token that one block lists */
+#define SDDMM_TILE_MIN 32
+#define SPMM_THREADS 128
+#define SPMM_MIN_BLOCKS 4
+#define SPMM_VECTORS 1
+#define SPMM_UNROLL 8
+#define SPMM_CHUNK_BYTES (INT64_C(32) << 20) /* of a table, at one time */
+#define SPMM_GROUP_MIN 16
+
+static int64_t min_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t max_of(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* ---- SDDMM -------------------------------------------------------------- */
+
+void fex_describe_sddmm(const fex_problem *problem,
+                        const fex_architecture *architecture,
+                        fex_geometry geometry, int epilogue,
+                        fex_kernel_spec *spec)
+{
+    fex_spec_init(spec, "sddmm_gather.cu", "fex_sddmm_gather", architecture);
+    fex_spec_add_rows(spec, problem, geometry);
+    fex_spec_add_choices(spec, problem);
+    /* Scores do not depend on it: one kernel serves every routing_dtype. */
+    fex_spec_add(spec, "ROUTING_DTYPE",
+                 (int64_t)(epilogue == FEX_EPILOGUE_GATE
+                               ? problem->routing_dtype
+                               : problem->dtype));
+    fex_spec_add(spec, "EPILOGUE", epilogue);
+    fex_spec_add(spec, "THREADS", SDDMM_THREADS);
+    fex_spec_add(spec, "MIN_BLOCKS", SDDMM_MIN_BLOCKS);
+    fex_spec_add(spec, "LIST_MAX", min_of(SDDMM_LIST_MAX, problem->top_k));
+}
+
+/* How many slabs the experts are swept in. A slab should fit L2 with room for
+ * the tokens' rows; slabs pay only if rows are read again while they are there,
+ * and if a token has enough pairs in each to be worth a block. */
+static int64_t slab_count(const fex_launch *launch, int64_t num_tokens,
+                          int64_t row_bytes)
+{
+    const fex_problem *const problem = launch->problem;
+    const int64_t slab_bytes = max_of(launch->device->l2_bytes / 2, 1);
+    const int64_t reads_per_row =
+        num_tokens * problem->top_k / problem->num_experts;
+    if (reads_per_row < 2)
+        return 1;
+    const double table_bytes =
+        (double)problem->num_experts * (double)row_bytes;
+    const int64_t wanted = (int64_t)(table_bytes / (double)slab_bytes) + 1;
+    return max_of(1, min_of(wanted, problem->top_k / 16));
+}
+
+fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
+                            fex_sddmm_args *args)
+{
+    const fex_problem *const problem = launch->problem;
+    const int64_t num_tokens = args->choices.num_tokens;
+    const int64_t row_bytes =
+        args->table_stride * (int64_t)fex_dtype_bytes(problem->dtype);
+    const int64_t slabs = slab_count(launch, num_tokens, row_bytes);
+
+    /* A token is shared by several blocks only where there would be too few
+     * blocks to fill the device. */
+    const int64_t blocks_wanted = 8 * (int64_t)launch->device->multiprocessors;
+    const int64_t tiles_wanted = fex_ceil_div(blocks_wanted, num_tokens * slabs);
+    const int64_t tile =
+        min_of(max_of(fex_ceil_div(problem->top_k, tiles_wanted),
+                      SDDMM_TILE_MIN),
+               min_of(SDDMM_LIST_MAX, problem->top_k));
+
+    args->slab_experts = fex_ceil_div(problem->num_experts, slabs);
+    args->tile_pairs = (int)tile;
+    args->token_tiles = (int)fex_ceil_div(problem->top_k, tile);
+    const fex_grid grid = {num_tokens * args->token_tiles, slabs,
+                           SDDMM_THREADS};
+    return fex_launch_kernel(launch, module->functions[0], grid, args);
+}
+
+/* ---- SpMM --------------------------------------------------------------- */
+
+/* Narrows the chunks of columns, as far as rows stay worth reading piecemeal,
+ * until a chunk of the whole table fits L2. The size of that cache must not
+ * decide what is compiled, so it is taken to be a large GPU's. */
+static fex_geometry narrowed(const fex_problem *problem, fex_geometry geometry)
+{
+    while (geometry.group > SPMM_GROUP_MIN &&
+           problem->num_experts * geometry.group * geometry.vector_bytes *
+                   SPMM_VECTORS >
+               SPMM_CHUNK_BYTES)
+        geometry.group /= 2;
+    return geometry;
+}
+
+void fex_describe_spmm(const fex_problem *problem,
+                       const fex_architecture *architecture,
+                       fex_geometry geometry, int coefficient,
+                       fex_kernel_spec *spec)
+{
+    fex_spec_init(spec, "spmm_gather.cu", "fex_spmm_gather", architecture);
+    fex_spec_add_rows(spec, problem, narrowed(problem, geometry));
+    fex_spec_add_choices(spec, problem);
+    fex_spec_add(spec, "ROUTING_DTYPE",
+                 (int64_t)(coefficient == FEX_COEFFICIENT_GATED
+                               ? problem->routing_dtype
+                               : problem->dtype));
+    fex_spec_add(spec, "COEFFICIENT", coefficient);
+    fex_spec_add(spec, "THREADS", SPMM_THREADS);
+    fex_spec_add(spec, "MIN_BLOCKS", SPMM_MIN_BLOCKS);
+    fex_spec_add(spec, "VECTORS", SPMM_VECTORS);
+    fex_spec_add(spec, "UNROLL", SPMM_UNROLL);
+}
+
+fex_status fex_launch_spmm(const fex_launch *launch, const fex_module *module,
+                           const fex_spmm_args *args)
+{
+    const fex_problem *const problem = launch->problem;
+    const fex_geometry geometry = narrowed(problem, launch->geometry);
+    const int64_t columns = geometry.group * geometry.vector_bytes *
+                            SPMM_VECTORS /
+                            (int64_t)fex_dtype_bytes(problem->dtype);
+    const fex_grid grid = {args->choices.num_tokens,
+                           fex_ceil_div(problem->hidden_size, columns),
+                           SPMM_THREADS};
+    return fex_launch_kernel(launch, module->functions[0], grid, args);
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* gather.h - the two primitives both gather families are made of: a dot
+ * product for every pair (SDDMM) and a weighted sum for every token (SpMM). */
+#ifndef FEX_GATHER_H
+#define FEX_GATHER_H
+
+#include "../kernels/arguments.h"
+#include "variants.h"
+
+/* As in sddmm_gather.cu and spmm_gather.cu. */
+enum { FEX_EPILOGUE_SCORES = 0, FEX_EPILOGUE_GATE = 1 };
+enum { FEX_COEFFICIENT_GATED = 0, FEX_COEFFICIENT_PLAIN = 1 };
+
+void fex_describe_sddmm(const fex_problem *problem,
+                        const fex_architecture *architecture,
+                        fex_geometry geometry, int epilogue,
+                        fex_kernel_spec *spec);
+void fex_describe_spmm(const fex_problem *problem,
+                       const fex_architecture *architecture,
+                       fex_geometry geometry, int coefficient,
+                       fex_kernel_spec *spec);
+
+/* Fill in how the work is cut up, and launch; num_tokens > 0. */
+fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
+                            fex_sddmm_args *args);
+fex_status fex_launch_spmm(const fex_launch *launch, const fex_module *module,
+                           const fex_spmm_args *args);
+
+#endif

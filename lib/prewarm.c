@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* prewarm.c - every kernel an operation would need, brought into the cache
+ * without a device. */
+#include "config.h"
+
+#include <stdio.h>
+
+#include "variants.h"
+
+#define PREWARM_FLAGS (FEX_PREWARM_CHECK | FEX_PREWARM_REFRESH)
+
+/* Where kernels are told of and counted, and the first failure. */
+typedef struct tally {
+    fex_loader *loader;
+    const fex_sources *sources;
+    unsigned flags;
+    fex_prewarm_function function;
+    void *user;
+    fex_prewarm_counts *counts;
+    fex_status status;
+    char error[1024];
+} tally;
+
+static fex_status check_architecture(const fex_context *context,
+                                     const char *name,
+                                     const fex_architecture **architecture)
+{
+    *architecture = name != NULL ? fex_architecture_by_name(name)
+                                 : context->device.architecture;
+    if (*architecture == NULL)
+        return name != NULL
+                   ? fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                              "architecture \"%s\" is not known", name)
+                   : fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                              "architecture is NULL and the context has no "
+                              "device");
+    return FEX_OK;
+}
+
+static void count(fex_prewarm_counts *counts, fex_prewarm_outcome outcome)
+{
+    uint64_t *const of_outcome[] = {[FEX_PREWARM_HIT] = &counts->hit,
+                                    [FEX_PREWARM_COMPILED] = &counts->compiled,
+                                    [FEX_PREWARM_MISSING] = &counts->missing,
+                                    [FEX_PREWARM_FAILED] = &counts->failed};
+    counts->requested++;
+    ++*of_outcome[outcome];
+}
+
+/* Brings in one kernel; a failure is kept, and the others still tried. */
+static void prewarm_kernel(tally *t, const fex_kernel_spec *spec)
+{
+    fex_recipe recipe;
+    fex_prewarm_outcome outcome = FEX_PREWARM_FAILED;
+    fex_status status =
+        fex_loader_prewarm(t->loader, spec, t->flags, &outcome);
+    if (t->counts != NULL)
+        count(t->counts, outcome);
+    if (t->function != NULL) {
+        const fex_status words = fex_specialize(t->sources, spec, &recipe);
+        if (words == FEX_OK) {
+            t->function(t->user, outcome, recipe.words);
+            fex_recipe_free(&recipe);
+        } else if (status == FEX_OK) {
+            status = words;
+        }
+    }
+    if (t->status == FEX_OK && status != FEX_OK) {
+        t->status = status;
+        snprintf(t->error, sizeof t->error, "%s", fex_last_error());
+    }
+}
+
+fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
+                       fex_pass passes, int64_t num_tokens,
+                       const char *architecture, unsigned flags,
+                       fex_prewarm_function function, void *user,
+                       fex_prewarm_counts *counts)
+{
+    fex_problem problem;
+    const fex_architecture *target;
+    fex_kernel_spec specs[FEX_KERNELS_MAX];
+    return_if_error(fex_context_check(context));
+    return_if_error(fex_problem_init(&problem, desc));
+    return_if_error(fex_problem_check_tokens(&problem, num_tokens));
+    return_if_error(check_architecture(context, architecture, &target));
+    if ((int)passes < FEX_PASS_FORWARD || (int)passes > FEX_PASS_BOTH)
+        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                        "passes is %d, not a set of FEX_PASS_...", (int)passes);
+    if ((flags & ~PREWARM_FLAGS) != 0)
+        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                        "flags is %#x, with unknown bits", flags);
+    if (counts != NULL)
+        return_if_error(fex_check_size(counts, counts->size, sizeof *counts,
+                                       sizeof *counts, "fex_prewarm_counts"));
+
+    tally t = {.loader = context->loader,
+               .sources = &context->sources,
+               .flags = flags,
+               .function = function,
+               .user = user,
+               .counts = counts,
+               .status = FEX_OK};
+    const fex_geometry geometry = fex_geometry_for(&problem, 16);
+    for (int pass = FEX_PASS_FORWARD; pass <= FEX_PASS_BACKWARD; pass++) {
+        if (((int)passes & pass) == 0)
+            continue;
+        const fex_variant *const variant = fex_variant_choose(
+            &problem, target, (fex_pass)pass, num_tokens);
+        const size_t n = variant->describe(&problem, target, geometry, specs);
+        for (size_t i = 0; i < n; i++)
+            prewarm_kernel(&t, &specs[i]);
+    }
+    if (problem.check_indices) {
+        fex_describe_check(&problem, target, specs);
+        prewarm_kernel(&t, specs);
+    }
+    return t.status == FEX_OK ? FEX_OK : fex_fail(t.status, "%s", t.error);
+}

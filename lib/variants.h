@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* variants.h - the table of algorithm families.
+ *
+ * A family knows when it applies, which kernels it needs, what workspace, and
+ * how to launch. What is compiled depends only on the problem, the alignment
+ * and the architecture, so that it can be known without a device; figures of
+ * the device shape launches only. */
+#ifndef FEX_VARIANTS_H
+#define FEX_VARIANTS_H
+
+#include "context.h"
+#include "problem.h"
+
+#define FEX_KERNELS_MAX 8
+
+/* The constants of a launch that were decided when kernels were compiled. */
+typedef struct fex_geometry {
+    int vector_bytes; /* of one load of a row: 2, 4, 8 or 16 */
+    int group;        /* lanes that read one row */
+} fex_geometry;
+
+/* Everything a launch needs. Filled on the stack, only read by families. */
+typedef struct fex_launch {
+    const fex_driver *driver;
+    const fex_device *device;
+    const fex_problem *problem;
+    fex_geometry geometry;
+    const fex_module *const *modules; /* in the order of the specs */
+    CUstream stream;
+    const fex_forward_args *forward;   /* one of the two, strides resolved */
+    const fex_backward_args *backward;
+} fex_launch;
+
+typedef struct fex_variant {
+    const char *name;
+    fex_pass pass; /* FEX_PASS_FORWARD or FEX_PASS_BACKWARD */
+    int (*applies)(const fex_problem *problem,
+                   const fex_architecture *architecture, int64_t num_tokens);
+    /* Fills specs[FEX_KERNELS_MAX], returns how many. */
+    size_t (*describe)(const fex_problem *problem,
+                       const fex_architecture *architecture,
+                       fex_geometry geometry, fex_kernel_spec *specs);
+    size_t (*workspace_size)(const fex_problem *problem, int64_t num_tokens);
+    fex_status (*launch)(const fex_launch *launch);
+} fex_variant;
+
+extern const fex_variant fex_gather_forward;
+extern const fex_variant fex_gather_backward;
+
+/* All families; the first that applies is chosen. */
+const fex_variant *const *fex_variant_table(size_t *count);
+
+/* The family that serves one pass; pass names exactly one. Never NULL: the
+ * last family of either pass applies to everything. */
+const fex_variant *fex_variant_choose(const fex_problem *problem,
+                                      const fex_architecture *architecture,
+                                      fex_pass pass, int64_t num_tokens);
+
+/* The geometry for rows of which every address and stride is a multiple of
+ * `alignment` bytes; 16 for what fex_op_prepare promises. */
+fex_geometry fex_geometry_for(const fex_problem *problem, size_t alignment);
+
+/* The kernel that finds an index out of range, in checked mode. */
+void fex_describe_check(const fex_problem *problem,
+                        const fex_architecture *architecture,
+                        fex_kernel_spec *spec);
+fex_status fex_launch_check(const fex_launch *launch, const fex_module *module,
+                            int64_t num_tokens, const void *indices,
+                            int64_t indices_stride, void *workspace,
+                            int64_t *first);
+
+/* For families: a specification with the architecture, the constants of every
+ * kernel that reads rows, those of every kernel that reads choices, and more
+ * one by one. */
+void fex_spec_init(fex_kernel_spec *spec, const char *file,
+                   const char *function,
+                   const fex_architecture *architecture);
+void fex_spec_add(fex_kernel_spec *spec, const char *constant, int64_t value);
+void fex_spec_add_rows(fex_kernel_spec *spec, const fex_problem *problem,
+                       fex_geometry geometry);
+void fex_spec_add_choices(fex_kernel_spec *spec, const fex_problem *problem);
+
+/* Launches function with its one argument structure. The grid must not be
+ * empty. */
+typedef struct fex_grid {
+    int64_t x, y;
+    int threads;
+} fex_grid;
+fex_status fex_launch_kernel(const fex_launch *launch, CUfunction function,
+                             fex_grid grid, const void *args);
+
+/* Workspace is handed out piece by piece, each aligned to 256 bytes. With base
+ * NULL only sizes are added up. */
+typedef struct fex_layout {
+    char *base;
+    size_t used;
+} fex_layout;
+void *fex_layout_take(fex_layout *layout, int64_t count, size_t size);
+
+int64_t fex_ceil_div(int64_t a, int64_t b);
+
+#endif
