@@ -44,10 +44,4 @@ fex_status fex_context_check(const fex_context *context);
 fex_status fex_context_enter(const fex_context *context, int *pushed);
 void fex_context_leave(const fex_context *context, int pushed);
 
-/* Checks a caller's versioned structure: `given` is its size member, `known`
- * this library's sizeof, `minimum` the size in version 0.1. Unknown bytes must
- * be zero. `what` names it in the message. */
-fex_status fex_check_size(const void *structure, size_t given, size_t known,
-                          size_t minimum, const char *what);
-
 #endif

@@ -6,7 +6,7 @@
 #ifndef FEX_ENVIRONMENT_H
 #define FEX_ENVIRONMENT_H
 
-#include "flashexpert_rtc.h"
+#include "status.h"
 
 /* field, variable, meaning */
 #define FEX_ENVIRONMENT_MAP(X)                                                 \

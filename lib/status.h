@@ -19,4 +19,10 @@
 fex_status fex_fail(fex_status status, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* Checks a caller's versioned structure: `given` is its size member, `known`
+ * this library's sizeof, `minimum` the size in version 0.1. Unknown bytes must
+ * be zero. `what` names it in the message. */
+fex_status fex_check_size(const void *structure, size_t given, size_t known,
+                          size_t minimum, const char *what);
+
 #endif

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* architecture.c - the table of GPU architectures. */
+#include "config.h"
+
+#include <string.h>
+
+#include "architecture.h"
+
+/* Ascending. Hopper is compiled for with its own instructions (sm_90a); a
+ * plain sm_90 is not offered, since nothing but Hopper would run it. */
+static const fex_architecture table[] = {
+    {"sm_75", 7, 5},  {"sm_80", 8, 0},   {"sm_86", 8, 6},   {"sm_87", 8, 7},
+    {"sm_89", 8, 9},  {"sm_90a", 9, 0},  {"sm_100", 10, 0}, {"sm_103", 10, 3},
+    {"sm_110", 11, 0}, {"sm_120", 12, 0}, {"sm_121", 12, 1},
+};
+#define COUNT (sizeof table / sizeof *table)
+
+const fex_architecture *fex_architecture_table(size_t *count)
+{
+    *count = COUNT;
+    return table;
+}
+
+const fex_architecture *fex_architecture_by_name(const char *name)
+{
+    const char *const prefix = "sm_";
+    if (strncmp(name, prefix, strlen(prefix)) == 0)
+        name += strlen(prefix);
+    for (size_t i = 0; i < COUNT; i++)
+        if (strcmp(name, table[i].name + strlen(prefix)) == 0)
+            return &table[i];
+    return NULL;
+}
+
+const fex_architecture *fex_architecture_of_device(int major, int minor)
+{
+    const fex_architecture *best = NULL;
+    for (size_t i = 0; i < COUNT; i++)
+        if (table[i].major == major && table[i].minor <= minor)
+            best = &table[i];
+    return best;
+}
