@@ -161,4 +161,23 @@ typedef struct fex_check_args {
 } fex_check_args;
 FEX_STATIC_ASSERT(sizeof(fex_check_args) == 40);
 
+/* gather_roof.cu: rows read at random, and nothing done with them. A row is a
+ * choice of a token that has only one. */
+typedef struct fex_gather_roof_args {
+    fex_choices choices;
+    const void *table; /* dense rows of ROW_BYTES */
+    unsigned *sink;    /* gets the combined words if they are `unlikely` */
+    unsigned unlikely;
+    unsigned reserved;
+} fex_gather_roof_args;
+FEX_STATIC_ASSERT(sizeof(fex_gather_roof_args) == 56);
+
+/* gather_roof.cu: a copy. */
+typedef struct fex_copy_roof_args {
+    const void *from; /* aligned to 16 bytes, as is `to` */
+    void *to;
+    fex_i64 vectors; /* of 16 bytes */
+} fex_copy_roof_args;
+FEX_STATIC_ASSERT(sizeof(fex_copy_roof_args) == 24);
+
 #endif
