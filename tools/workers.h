@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* workers.h - prewarming in several processes: one process's compiles wait
+ * for each other inside NVRTC. */
+#ifndef TOOL_WORKERS_H
+#define TOOL_WORKERS_H
+
+#include "shape.h"
+
+/* One call of fex_prewarm. */
+typedef struct worker_job {
+    const tool_shape *shape;
+    fex_pass pass; /* one of the shape's */
+    const char *architecture;
+} worker_job;
+
+/* What a worker reports: a kernel that is done, or with outcome 0 a sentence
+ * about a failure. */
+typedef void (*worker_function)(void *user, fex_prewarm_outcome outcome,
+                                const char *text);
+
+/* Does all jobs in at most `workers` child processes, each with a context
+ * without a device, and calls `function` in this one. The caller must hold no
+ * context. A worker that dies is reported as a failure; the others go on.
+ * FEX_ERROR_OUT_OF_MEMORY, FEX_ERROR_IO if no process could be started. */
+fex_status workers_run(const worker_job *jobs, size_t count, size_t workers,
+                       unsigned flags, worker_function function, void *user);
+
+#endif
