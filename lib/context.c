@@ -232,7 +232,7 @@ static fex_status open_loader(fex_context *context, fex_jit_policy policy)
     const fex_loader_options options = {
         .driver = device ? &context->driver : NULL,
         .cuda_context = context->cuda_context,
-        .nvrtc = context->nvrtc,
+        .compiler = context->compiler,
         .store = context->store,
         .sources = &context->sources,
         .log = &context->log,
@@ -261,11 +261,11 @@ static fex_status open_context(fex_context *context,
         &context->sources);
     if (status != FEX_OK)
         goto fail_sources;
-    status = fex_nvrtc_create(context->environment.libnvrtc,
+    status = fex_compiler_create(context->environment.libnvrtc,
                               context->environment.cuda_home, &context->log,
-                              &context->nvrtc);
+                              &context->compiler);
     if (status != FEX_OK)
-        goto fail_nvrtc;
+        goto fail_compiler;
     status = open_store(context, options);
     if (status != FEX_OK)
         goto fail_store;
@@ -277,8 +277,8 @@ static fex_status open_context(fex_context *context,
 fail_loader:
     fex_store_destroy(context->store);
 fail_store:
-    fex_nvrtc_destroy(context->nvrtc);
-fail_nvrtc:
+    fex_compiler_destroy(context->compiler);
+fail_compiler:
     fex_sources_close(&context->sources);
 fail_sources:
     close_device(context);
@@ -331,7 +331,7 @@ void fex_context_destroy(fex_context *context)
     if (entered)
         fex_context_leave(context, pushed);
     fex_store_destroy(context->store);
-    fex_nvrtc_destroy(context->nvrtc);
+    fex_compiler_destroy(context->compiler);
     fex_sources_close(&context->sources);
     if (ours)
         close_device(context);
@@ -394,7 +394,7 @@ fex_status fex_context_get_info(fex_context *context, fex_context_info *info)
                  device->architecture->name);
     snprintf(found.driver_library, sizeof found.driver_library, "%s",
              context->driver.path);
-    fex_nvrtc_info(context->nvrtc, found.compiler_library,
+    fex_compiler_info(context->compiler, found.compiler_library,
                    sizeof found.compiler_library, &found.compiler_version);
     fex_store_paths(context->store, found.cache_dir, sizeof found.cache_dir,
                     found.cache_path, sizeof found.cache_path);

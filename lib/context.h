@@ -31,7 +31,7 @@ struct fex_context {
     int retained; /* cuda_context is a primary context we hold */
     fex_device device;
     fex_sources sources;
-    fex_nvrtc *nvrtc;
+    fex_compiler *compiler;
     fex_store *store;
     fex_loader *loader;
 };

@@ -32,8 +32,10 @@ typedef struct fex_kernel_spec {
 
 /* The text forms of a specification; free with fex_recipe_free. */
 typedef struct fex_recipe {
+    const char *file;   /* name of the kernel file; the sources' */
     char *prelude;      /* the constants as C++ */
     char *source;       /* prelude, #line, kernel file: what NVRTC gets */
+    char architecture[48]; /* the option that names it */
     const char *options[8];
     int option_count;
     char *key_text;     /* entry format, source digest, file, prelude,

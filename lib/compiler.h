@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* compiler.h - NVIDIA's run-time compiler, opened when it is first needed.
+ *
+ * The library weighs 110 MB and a warm process never needs it, so nothing here
+ * opens it before something is to be compiled, or asked about. */
+#ifndef FEX_COMPILER_H
+#define FEX_COMPILER_H
+
+#include "cubin.h"
+#include "log.h"
+#include "specialize.h"
+#include "status.h"
+
+typedef struct fex_compiler fex_compiler;
+
+/* override: the file to open, and no other, or NULL; cuda_home: a toolkit to
+ * look in, or NULL. Strings are copied. Opens nothing. */
+fex_status fex_compiler_create(const char *override, const char *cuda_home,
+                            const fex_log *log, fex_compiler **compiler);
+void fex_compiler_destroy(fex_compiler *compiler);
+
+/* The file and version (13000 for 13.0); opens the library. "" and 0 with
+ * FEX_ERROR_NO_COMPILER if it cannot be. */
+fex_status fex_compiler_info(fex_compiler *compiler, char *path, size_t size,
+                          int *version);
+
+/* Compiles a recipe; every file of sources can be included. Any number of
+ * threads. The caller frees the cubin. On FEX_ERROR_COMPILE the head of the compiler's log is the error's
+ * detail and the full log has gone to the log as an error. */
+fex_status fex_compiler_compile(fex_compiler *compiler, const fex_recipe *recipe,
+                             const fex_sources *sources, fex_cubin *cubin);
+
+#endif
