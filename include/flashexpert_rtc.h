@@ -342,9 +342,9 @@ FEX_API void fex_op_destroy(fex_op *op);
 FEX_API fex_status fex_op_workspace_size(const fex_op *op, fex_pass passes,
                                          int64_t num_tokens, size_t *bytes);
 
-/* Brings the kernels of `passes` for num_tokens tokens into memory now,
- * compiling what no tier of the cache has, so that launches find everything
- * loaded. Prepares for device pointers and row strides that are multiples of
+/* Brings the kernels of `passes` for any number of tokens from 0 to num_tokens
+ * into memory now, compiling what no tier of the cache has, so that launches
+ * find everything loaded. Prepares for device pointers and row strides that are multiples of
  * 16 bytes (or, where H does not allow it, of the largest power of two that a
  * dense row allows); a launch with less aligned arguments loads what it needs
  * on first use. Idempotent.
@@ -507,7 +507,7 @@ typedef void (*fex_prewarm_function)(void *user, fex_prewarm_outcome outcome,
                                      const char *kernel);
 
 /* Brings into the cache every kernel that `passes` of an operation would need
- * for num_tokens tokens on `architecture` ("sm_90a", "sm_80", ...; NULL: the
+ * for any number of tokens from 0 to num_tokens on `architecture` ("sm_90a", "sm_80", ...; NULL: the
  * context's device). Needs no GPU: the context may be FEX_DEVICE_NONE. Counts
  * are added to *counts, which may be NULL, and function may be NULL.
  *

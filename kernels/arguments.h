@@ -88,6 +88,25 @@ FEX_ASSERT_OFFSET(fex_spmm_args, routing_weights, 64);
 FEX_ASSERT_OFFSET(fex_spmm_args, accumulate, 96);
 FEX_STATIC_ASSERT(sizeof(fex_spmm_args) == 104);
 
+/* fused_cluster.cu: the whole forward pass, a cluster of blocks a token. */
+typedef struct fex_fused_args {
+    fex_choices choices;
+    const void *hidden_states;   /* (T, H) */
+    const void *down_weights;    /* (E, H) */
+    const void *up_weights;      /* (E, H) */
+    const void *routing_weights; /* (T, K) */
+    float *scores;               /* (T, K) or NULL */
+    void *expert_states;         /* (T, H) */
+    fex_i64 hidden_states_stride;
+    fex_i64 down_weights_stride;
+    fex_i64 up_weights_stride;
+    fex_i64 routing_weights_stride;
+    fex_i64 scores_stride;
+    fex_i64 expert_states_stride;
+} fex_fused_args;
+FEX_ASSERT_OFFSET(fex_fused_args, scores, 64);
+FEX_STATIC_ASSERT(sizeof(fex_fused_args) == 128);
+
 /* sort_pairs.cu: one pass of a stable radix sort of pairs by expert. */
 typedef struct fex_sort_args {
     fex_choices choices;

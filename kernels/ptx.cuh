@@ -81,6 +81,46 @@ __device__ __forceinline__ unsigned short load_2(const void *address,
 #undef FEX_LOAD
 #undef FEX_HINT
 
+// Clusters, from sm_90 on: blocks that run together and read each other's
+// shared memory. Elsewhere they do not compile, and nothing uses them.
+__device__ __forceinline__ unsigned cluster_rank()
+{
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+__device__ __forceinline__ unsigned cluster_size()
+{
+    unsigned size;
+    asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+    return size;
+}
+
+// Every thread of the cluster waits for every other; what they wrote to shared
+// memory before is there for all after.
+__device__ __forceinline__ void cluster_sync()
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;\n\t"
+                 "barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// *address as the block of that rank has it in its shared memory.
+__device__ __forceinline__ float load_of_rank(const float *address,
+                                              unsigned rank)
+{
+    float value;
+    const unsigned own =
+        static_cast<unsigned>(__cvta_generic_to_shared(address));
+    asm volatile("{\n\t.reg .u32 there;\n\t"
+                 "mapa.shared::cluster.u32 there, %1, %2;\n\t"
+                 "ld.shared::cluster.f32 %0, [there];\n\t}"
+                 : "=f"(value)
+                 : "r"(own), "r"(rank)
+                 : "memory");
+    return value;
+}
+
 // IEEE binary16 to and from float32, to nearest even.
 __device__ __forceinline__ float half_to_float(unsigned short bits)
 {

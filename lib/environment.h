@@ -22,6 +22,8 @@
       "kernel sources used instead of the embedded ones")                      \
     X(libcuda, "FLASHEXPERT_LIBCUDA", "the CUDA driver library to open")       \
     X(libnvrtc, "FLASHEXPERT_LIBNVRTC", "the NVRTC library to open")           \
+    X(family, "FLASHEXPERT_FAMILY",                                            \
+      "use algorithms of this family only, where one applies: cluster, gather") \
     X(log, "FLASHEXPERT_LOG", "error, warning, info or debug (default warning)") \
     X(cuda_home, "CUDA_HOME", "a CUDA toolkit to find NVRTC in")               \
     X(xdg_cache_home, "XDG_CACHE_HOME", "where the default user tier is")      \

@@ -87,7 +87,7 @@ fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
     args->tile_pairs = (int)tile;
     args->token_tiles = (int)fex_ceil_div(problem->top_k, tile);
     const fex_grid grid = {num_tokens * args->token_tiles, slabs,
-                           SDDMM_THREADS};
+                           SDDMM_THREADS, 1};
     return fex_launch_kernel(launch, module->functions[0], grid, args);
 }
 
@@ -135,6 +135,6 @@ fex_status fex_launch_spmm(const fex_launch *launch, const fex_module *module,
                             (int64_t)fex_dtype_bytes(problem->dtype);
     const fex_grid grid = {args->choices.num_tokens,
                            fex_ceil_div(problem->hidden_size, columns),
-                           SPMM_THREADS};
+                           SPMM_THREADS, 1};
     return fex_launch_kernel(launch, module->functions[0], grid, args);
 }

@@ -78,11 +78,10 @@ static void describe_weights(const fex_problem *problem,
 }
 
 static int applies(const fex_problem *problem,
-                   const fex_architecture *architecture, int64_t num_tokens)
+                   const fex_architecture *architecture)
 {
     (void)problem;
     (void)architecture;
-    (void)num_tokens;
     return 1;
 }
 
@@ -249,8 +248,8 @@ static fex_status launch_sort(const fex_launch *launch, const workspace *space,
                           .counts = space->counts,
                           .totals = space->totals,
                           .tiles = (int)tiles};
-    const fex_grid by_tile = {tiles, 1, SORT_THREADS};
-    const fex_grid by_bin = {bins, 1, SORT_THREADS};
+    const fex_grid by_tile = {tiles, 1, SORT_THREADS, 1};
+    const fex_grid by_bin = {bins, 1, SORT_THREADS, 1};
 
     for (int pass = 0; pass < sort_passes(launch->problem); pass++) {
         args.keys_out = space->keys[pass % 2];
@@ -284,7 +283,7 @@ static fex_status launch_segments(const fex_launch *launch,
                                     .tokens = space->pairs[1 - sorted],
                                     .weights = space->weights};
     const fex_grid by_pair = {fex_ceil_div(args.pairs, SORT_THREADS), 1,
-                              SORT_THREADS};
+                              SORT_THREADS, 1};
     return fex_launch_kernel(launch,
                              launch->modules[SORT]->functions[SORT_SEGMENTS],
                              by_pair, &args);
@@ -303,9 +302,9 @@ static fex_status launch_gradients(const fex_launch *launch,
         fex_ceil_div(launch->problem->hidden_size, columns);
     const int64_t slots = 2 * fex_ceil_div(args->pairs, args->chunk);
     const fex_grid by_slot = {fex_ceil_div(slots, groups), column_chunks,
-                              WEIGHTS_THREADS};
+                              WEIGHTS_THREADS, 1};
     const fex_grid by_expert = {fex_ceil_div(args->num_experts, groups),
-                                column_chunks, WEIGHTS_THREADS};
+                                column_chunks, WEIGHTS_THREADS, 1};
 
     /* No expert has more pairs than there are: there may be no pieces. */
     if (args->pairs > args->chunk)

@@ -62,6 +62,24 @@ void fex_op_destroy(fex_op *op)
     free(op);
 }
 
+/* ---- Choosing ----------------------------------------------------------- */
+
+static const fex_variant *choose(const fex_op *op, int pass,
+                                 int64_t num_tokens)
+{
+    return fex_variant_choose(&op->problem, op->context->device.architecture,
+                              passes[pass], num_tokens,
+                              op->context->environment.family);
+}
+
+static size_t choose_all(const fex_op *op, int pass, int64_t num_tokens,
+                         const fex_variant **chosen)
+{
+    return fex_variant_choose_all(
+        &op->problem, op->context->device.architecture, passes[pass],
+        num_tokens, op->context->environment.family, chosen);
+}
+
 /* ---- Preparing ---------------------------------------------------------- */
 
 static fex_status check_device(const fex_op *op)
@@ -151,12 +169,13 @@ fex_status fex_op_prepare(fex_op *op, fex_pass which, int64_t num_tokens)
     for (int pass = 0; pass < PASSES; pass++) {
         if ((which & passes[pass]) == 0)
             continue;
-        const prepared *p;
-        const fex_variant *const variant = fex_variant_choose(
-            &op->problem, op->context->device.architecture, passes[pass],
-            num_tokens);
-        if (find_prepared(op, pass, variant, geometry) == NULL)
-            return_if_error(prepare(op, pass, variant, geometry, &p));
+        const fex_variant *chosen[FEX_FAMILIES_MAX];
+        const size_t count = choose_all(op, pass, num_tokens, chosen);
+        for (size_t i = 0; i < count; i++) {
+            const prepared *p = find_prepared(op, pass, chosen[i], geometry);
+            if (p == NULL)
+                return_if_error(prepare(op, pass, chosen[i], geometry, &p));
+        }
     }
     return FEX_OK;
 }
@@ -184,12 +203,17 @@ fex_status fex_op_workspace_size(const fex_op *op, fex_pass which,
     for (int pass = 0; pass < PASSES; pass++) {
         if ((which & passes[pass]) == 0)
             continue;
-        const fex_variant *const variant = fex_variant_choose(
-            &op->problem, op->context->device.architecture, passes[pass],
-            num_tokens);
-        const size_t size = variant->workspace_size(&op->problem, num_tokens);
-        if (size > largest)
-            largest = size;
+        /* Fewer tokens may be another family's, with more to keep. */
+        const fex_variant *chosen[FEX_FAMILIES_MAX];
+        const size_t count = choose_all(op, pass, num_tokens, chosen);
+        for (size_t i = 0; i < count; i++) {
+            const int64_t most = chosen[i]->tokens_max;
+            const size_t size = chosen[i]->workspace_size(
+                &op->problem,
+                most != 0 && most < num_tokens ? most : num_tokens);
+            if (size > largest)
+                largest = size;
+        }
     }
     *bytes = check_bytes(&op->problem) + largest;
     return FEX_OK;
@@ -294,9 +318,7 @@ fex_status fex_forward(fex_op *op, const fex_forward_args *caller,
     int pushed;
     return_if_error(check_device(op));
     return_if_error(fex_problem_check_forward(&op->problem, caller, &args));
-    const fex_variant *const variant = fex_variant_choose(
-        &op->problem, op->context->device.architecture, FEX_PASS_FORWARD,
-        args.num_tokens);
+    const fex_variant *const variant = choose(op, FORWARD, args.num_tokens);
     return_if_error(check_workspace(op, variant, args.num_tokens,
                                     args.workspace, args.workspace_size));
 
@@ -334,9 +356,7 @@ fex_status fex_backward(fex_op *op, const fex_backward_args *caller,
     int pushed;
     return_if_error(check_device(op));
     return_if_error(fex_problem_check_backward(&op->problem, caller, &args));
-    const fex_variant *const variant = fex_variant_choose(
-        &op->problem, op->context->device.architecture, FEX_PASS_BACKWARD,
-        args.num_tokens);
+    const fex_variant *const variant = choose(op, BACKWARD, args.num_tokens);
     return_if_error(check_workspace(op, variant, args.num_tokens,
                                     args.workspace, args.workspace_size));
 

@@ -71,6 +71,17 @@ static void prewarm_kernel(tally *t, const fex_kernel_spec *spec)
     }
 }
 
+static void prewarm_family(tally *t, const fex_problem *problem,
+                           const fex_architecture *architecture,
+                           const fex_variant *variant)
+{
+    fex_kernel_spec specs[FEX_KERNELS_MAX];
+    const size_t count = variant->describe(
+        problem, architecture, fex_geometry_for(problem, 16), specs);
+    for (size_t i = 0; i < count; i++)
+        prewarm_kernel(t, &specs[i]);
+}
+
 fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
                        fex_pass passes, int64_t num_tokens,
                        const char *architecture, unsigned flags,
@@ -79,7 +90,6 @@ fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
 {
     fex_problem problem;
     const fex_architecture *target;
-    fex_kernel_spec specs[FEX_KERNELS_MAX];
     return_if_error(fex_context_check(context));
     return_if_error(fex_problem_init(&problem, desc));
     return_if_error(fex_problem_check_tokens(&problem, num_tokens));
@@ -101,19 +111,20 @@ fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
                .user = user,
                .counts = counts,
                .status = FEX_OK};
-    const fex_geometry geometry = fex_geometry_for(&problem, 16);
     for (int pass = FEX_PASS_FORWARD; pass <= FEX_PASS_BACKWARD; pass++) {
         if (((int)passes & pass) == 0)
             continue;
-        const fex_variant *const variant = fex_variant_choose(
-            &problem, target, (fex_pass)pass, num_tokens);
-        const size_t n = variant->describe(&problem, target, geometry, specs);
-        for (size_t i = 0; i < n; i++)
-            prewarm_kernel(&t, &specs[i]);
+        const fex_variant *chosen[FEX_FAMILIES_MAX];
+        const size_t count = fex_variant_choose_all(
+            &problem, target, (fex_pass)pass, num_tokens,
+            context->environment.family, chosen);
+        for (size_t i = 0; i < count; i++)
+            prewarm_family(&t, &problem, target, chosen[i]);
     }
     if (problem.check_indices) {
-        fex_describe_check(&problem, target, specs);
-        prewarm_kernel(&t, specs);
+        fex_kernel_spec check;
+        fex_describe_check(&problem, target, &check);
+        prewarm_kernel(&t, &check);
     }
     return t.status == FEX_OK ? FEX_OK : fex_fail(t.status, "%s", t.error);
 }

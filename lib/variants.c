@@ -2,6 +2,8 @@
 /* variants.c - the table of families, and what families share. */
 #include "config.h"
 
+#include <string.h>
+
 #include "variants.h"
 
 #include "../kernels/arguments.h"
@@ -17,25 +19,49 @@ _Static_assert((int)FEX_DTYPE_F16 == FEX_KERNEL_F16 &&
                "the kernels' names for types are the library's");
 
 static const fex_variant *const variants[] = {
+    &fex_cluster_forward,
     &fex_gather_forward,
     &fex_gather_backward,
 };
+#define VARIANT_COUNT (sizeof variants / sizeof *variants)
 
 const fex_variant *const *fex_variant_table(size_t *count)
 {
-    *count = sizeof variants / sizeof *variants;
+    *count = VARIANT_COUNT;
     return variants;
+}
+
+size_t fex_variant_choose_all(const fex_problem *problem,
+                              const fex_architecture *architecture,
+                              fex_pass pass, int64_t num_tokens,
+                              const char *family, const fex_variant **chosen)
+{
+    size_t count = 0;
+    int64_t served = -1; /* numbers of tokens up to here have their family */
+    for (size_t i = 0; i < VARIANT_COUNT && served < num_tokens; i++) {
+        const fex_variant *const variant = variants[i];
+        const int64_t most =
+            variant->tokens_max != 0 ? variant->tokens_max : INT64_MAX;
+        const int wanted = family == NULL || variant->tokens_max == 0 ||
+                           strcmp(variant->name, family) == 0;
+        if (variant->pass != pass || !wanted || most <= served ||
+            !variant->applies(problem, architecture))
+            continue;
+        chosen[count++] = variant;
+        served = most;
+    }
+    return count;
 }
 
 const fex_variant *fex_variant_choose(const fex_problem *problem,
                                       const fex_architecture *architecture,
-                                      fex_pass pass, int64_t num_tokens)
+                                      fex_pass pass, int64_t num_tokens,
+                                      const char *family)
 {
-    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
-        if (variants[i]->pass == pass &&
-            variants[i]->applies(problem, architecture, num_tokens))
-            return variants[i];
-    return NULL;
+    const fex_variant *chosen[FEX_FAMILIES_MAX];
+    const size_t count = fex_variant_choose_all(
+        problem, architecture, pass, num_tokens, family, chosen);
+    return chosen[count - 1];
 }
 
 fex_geometry fex_geometry_for(const fex_problem *problem, size_t alignment)
@@ -88,13 +114,18 @@ void fex_spec_add_choices(fex_kernel_spec *spec, const fex_problem *problem)
 fex_status fex_launch_kernel(const fex_launch *launch, CUfunction function,
                              fex_grid grid, const void *args)
 {
+    CUlaunchAttribute cluster = {
+        .id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+        .value.clusterDim = {(unsigned)grid.cluster, 1, 1}};
     const CUlaunchConfig config = {.gridDimX = (unsigned)grid.x,
                                    .gridDimY = (unsigned)grid.y,
                                    .gridDimZ = 1,
                                    .blockDimX = (unsigned)grid.threads,
                                    .blockDimY = 1,
                                    .blockDimZ = 1,
-                                   .hStream = launch->stream};
+                                   .hStream = launch->stream,
+                                   .attrs = &cluster,
+                                   .numAttrs = grid.cluster > 1};
     /* The driver copies the structure during the call. */
     void *parameters[] = {(void *)(uintptr_t)args};
     return fex_driver_check(launch->driver,
@@ -141,7 +172,7 @@ fex_status fex_launch_check(const fex_launch *launch, const fex_module *module,
         .first = workspace};
     const int64_t pairs = num_tokens * launch->problem->top_k;
     const fex_grid grid = {fex_ceil_div(pairs, CHECK_THREADS), 1,
-                           CHECK_THREADS};
+                           CHECK_THREADS, 1};
 
     /* All ones, -1, is what stays when every index is in range. */
     return_if_error(fex_driver_check(

@@ -34,8 +34,9 @@ typedef struct fex_launch {
 typedef struct fex_variant {
     const char *name;
     fex_pass pass; /* FEX_PASS_FORWARD or FEX_PASS_BACKWARD */
+    int64_t tokens_max; /* it is for at most this many; 0: for any number */
     int (*applies)(const fex_problem *problem,
-                   const fex_architecture *architecture, int64_t num_tokens);
+                   const fex_architecture *architecture);
     /* Fills specs[FEX_KERNELS_MAX], returns how many. */
     size_t (*describe)(const fex_problem *problem,
                        const fex_architecture *architecture,
@@ -44,17 +45,30 @@ typedef struct fex_variant {
     fex_status (*launch)(const fex_launch *launch);
 } fex_variant;
 
+extern const fex_variant fex_cluster_forward;
 extern const fex_variant fex_gather_forward;
 extern const fex_variant fex_gather_backward;
 
-/* All families; the first that applies is chosen. */
+/* All families; of those that apply the first is chosen. The last of either
+ * pass applies to every problem and any number of tokens. */
 const fex_variant *const *fex_variant_table(size_t *count);
 
-/* The family that serves one pass; pass names exactly one. Never NULL: the
- * last family of either pass applies to everything. */
+/* The family that serves num_tokens tokens; pass names exactly one. With
+ * `family` not NULL only families of that name are considered, if any applies:
+ * for measuring and testing one against another. */
 const fex_variant *fex_variant_choose(const fex_problem *problem,
                                       const fex_architecture *architecture,
-                                      fex_pass pass, int64_t num_tokens);
+                                      fex_pass pass, int64_t num_tokens,
+                                      const char *family);
+
+/* Every family that some number of tokens from 0 to num_tokens would be served
+ * by; returns how many, at most FEX_FAMILIES_MAX. */
+#define FEX_FAMILIES_MAX 8
+size_t fex_variant_choose_all(const fex_problem *problem,
+                              const fex_architecture *architecture,
+                              fex_pass pass, int64_t num_tokens,
+                              const char *family,
+                              const fex_variant **chosen);
 
 /* The geometry for rows of which every address and stride is a multiple of
  * `alignment` bytes; 16 for what fex_op_prepare promises. */
@@ -85,6 +99,7 @@ void fex_spec_add_choices(fex_kernel_spec *spec, const fex_problem *problem);
 typedef struct fex_grid {
     int64_t x, y;
     int threads;
+    int cluster; /* blocks along x that run together; 0 or 1: none do */
 } fex_grid;
 fex_status fex_launch_kernel(const fex_launch *launch, CUfunction function,
                              fex_grid grid, const void *args);

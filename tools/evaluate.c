@@ -225,8 +225,9 @@ const char *evaluation_family(const evaluation *e, fex_pass pass)
     fex_problem problem;
     if (fex_problem_init(&problem, &e->shape->desc) != FEX_OK)
         return "?";
-    return fex_variant_choose(&problem, e->device->context->device.architecture,
-                              pass, e->shape->tokens)
+    const fex_context *const context = e->device->context;
+    return fex_variant_choose(&problem, context->device.architecture, pass,
+                              e->shape->tokens, context->environment.family)
         ->name;
 }
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "../kernels/arguments.h"
-#include "element.h"
+#include "convert.h"
 #include "variants.h"
 
 enum { THREADS = 256, THREADS_OF_MULTIPROCESSOR = 2048 };
@@ -42,7 +42,7 @@ static fex_status launch(const tool_device *device, CUfunction function,
                                .stream = device->stream};
     const fex_grid grid = {(int64_t)device->info.multiprocessors *
                                (THREADS_OF_MULTIPROCESSOR / THREADS),
-                           1, THREADS};
+                           1, THREADS, 1};
     return fex_launch_kernel(&launch, function, grid, args);
 }
 
@@ -59,7 +59,7 @@ static int64_t sort_tokens(const tool_shape *shape, const void *indices,
     int64_t total = 0;
 
     for (int64_t i = 0; i < pairs; i++) {
-        const int64_t e = element_load_index(indices, desc->index_type, i);
+        const int64_t e = fex_convert_index(desc->index_type, indices, i);
         if (e >= 0 && e < desc->num_experts)
             ends[e]++;
     }
@@ -69,10 +69,9 @@ static int64_t sort_tokens(const tool_shape *shape, const void *indices,
         total += count;
     }
     for (int64_t i = 0; i < pairs; i++) {
-        const int64_t e = element_load_index(indices, desc->index_type, i);
+        const int64_t e = fex_convert_index(desc->index_type, indices, i);
         if (e >= 0 && e < desc->num_experts)
-            element_store_index(tokens, desc->index_type, ends[e]++,
-                                i / desc->top_k);
+            tensor_store_index(shape, tokens, ends[e]++, i / desc->top_k);
     }
     return total;
 }
