@@ -290,13 +290,13 @@ static int report(const bench *b)
 
 static int run(const tool_command *command, const void *settings)
 {
-    bench b = {
-        .command = command, .settings = settings, .results = json_array()};
+    bench b = {.command = command, .settings = settings};
     int code = TOOL_DONE;
 
     if (b.settings->csv && b.settings->common.json)
         return command_fail(command, TOOL_USAGE,
                             "--csv and --json exclude each other");
+    b.results = json_array();
     fex_status status = shape_list_add_all(&b.shapes, &b.settings->shapes,
                                            &b.settings->shape_files);
     if (status == FEX_OK)

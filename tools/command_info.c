@@ -149,7 +149,7 @@ static void print_environment(const json_t *environment)
 {
     puts("\nenvironment");
 #define PRINT_VARIABLE(field, variable, meaning)                               \
-    printf("  %-24s%s%s\n", variable,                                          \
+    printf("  %-26s%s%s\n", variable,                                          \
            json_is_string(json_object_get(environment, variable))              \
                ? text_of(environment, variable)                                \
                : "unset: ",                                                    \
@@ -200,8 +200,7 @@ static int run(const tool_command *command, const void *settings)
 
 const tool_command command_info = {
     .name = "info",
-    .summary =
-        "Show versions, devices, the compiler, the cache, the environment",
+    .summary = "Show versions, devices, compiler, cache and environment",
     .options = options,
     .settings_size = sizeof(tool_settings),
     .run = run,

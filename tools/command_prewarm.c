@@ -333,8 +333,7 @@ static const tool_option options[] = {
 
 const tool_command command_prewarm = {
     .name = "prewarm",
-    .summary =
-        "Compile the kernels of given shapes into the cache; no GPU needed",
+    .summary = "Compile the kernels of shapes ahead; needs no GPU",
     .options = options,
     .settings_size = sizeof(prewarm_settings),
     .run = run,

@@ -6,10 +6,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "element.h"
+#include "convert.h"
 #include "parallel.h"
 
-enum { GRAIN = 1 << 14 };
+enum { GRAIN = 1 << 14, CHUNK = 256 };
 
 /* ---- Random numbers by position, so that threads need no order ---------- */
 
@@ -29,11 +29,11 @@ static double random_even(uint64_t bits)
 }
 
 /* Close to normal with deviation 1: the sum of four even numbers. */
-static float random_normal(uint64_t bits)
+static double random_normal(uint64_t bits)
 {
     const int sum = (int)(bits & 0xffff) + (int)(bits >> 16 & 0xffff) +
                     (int)(bits >> 32 & 0xffff) + (int)(bits >> 48);
-    return (float)(sum - 2 * 0xffff) * (1.7320508f / 65536.0f);
+    return (sum - 2 * 0xffff) * (1.7320508075688772 / 65536);
 }
 
 /* ---- Values ------------------------------------------------------------- */
@@ -42,18 +42,23 @@ typedef struct filling {
     void *array;
     fex_dtype dtype;
     int normal; /* else even in (0, 2) */
-    float scale;
+    double scale;
     uint64_t seed;
 } filling;
 
 static void fill_values(void *user, int64_t begin, int64_t end)
 {
     const filling *f = user;
-    for (int64_t i = begin; i < end; i++) {
-        const uint64_t bits = data_random(f->seed, (uint64_t)i);
-        const float value =
-            f->normal ? random_normal(bits) : (float)(2 * random_even(bits));
-        element_store(f->array, f->dtype, i, f->scale * value);
+    double values[CHUNK];
+
+    for (int64_t at = begin; at < end; at += CHUNK) {
+        const int64_t count = end - at < CHUNK ? end - at : CHUNK;
+        for (int64_t i = 0; i < count; i++) {
+            const uint64_t bits = data_random(f->seed, (uint64_t)(at + i));
+            values[i] = f->scale * (f->normal ? random_normal(bits)
+                                              : 2 * random_even(bits));
+        }
+        fex_convert_store(f->dtype, f->array, at, count, values);
     }
 }
 
@@ -66,7 +71,7 @@ static void generate_values(const tool_shape *shape, tensor_id id,
     filling f = {.array = array,
                  .dtype = tensor_dtype(shape, id),
                  .normal = !routing,
-                 .scale = table || routing ? (float)(1 / sqrt(width)) : 1,
+                 .scale = table || routing ? 1 / sqrt(width) : 1,
                  .seed = seed};
     parallel_for(tensor_rows(shape, id) * tensor_columns(shape, id), GRAIN,
                  fill_values, &f);
@@ -140,8 +145,7 @@ static void fill_choices(void *user, int64_t begin, int64_t end)
             rank = (i % desc->top_k) % count;
             break;
         }
-        element_store_index(c->indices, desc->index_type, i,
-                            rank * c->step % count);
+        tensor_store_index(c->shape, c->indices, i, rank * c->step % count);
     }
 }
 
@@ -176,9 +180,9 @@ void data_shift_indices(const tool_shape *shape, const void *from, void *to,
     const int64_t distance = turn % count * step_of(count) % count;
 
     for (int64_t i = 0; i < shape->tokens * shape->desc.top_k; i++) {
-        int64_t index = element_load_index(from, type, i);
+        int64_t index = fex_convert_index(type, from, i);
         if (index >= 0 && index < count)
             index = (index + distance) % count;
-        element_store_index(to, type, i, index);
+        tensor_store_index(shape, to, i, index);
     }
 }

@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +131,8 @@ static int dispatch(int count, char **words, double started)
 int main(int argc, char **argv)
 {
     const double started = report_seconds();
+    /* A file too large for a limit is a failed write, not the end. */
+    signal(SIGXFSZ, SIG_IGN);
     const int code = dispatch(argc - 1, argv + 1, started);
 
     /* A report that could not be delivered is a failure. */

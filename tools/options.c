@@ -269,22 +269,50 @@ void options_free(const tool_command *command, void *settings)
             free(((tool_texts *)((char *)settings + row->offset))->items);
 }
 
+/* Prints words from column HELP_COLUMN on, broken where lines would be longer
+ * than LINE_WIDTH. */
+static void print_wrapped(const char *text)
+{
+    enum { HELP_COLUMN = 32, LINE_WIDTH = 79 };
+    int column = HELP_COLUMN;
+
+    while (*text != '\0') {
+        const int width = (int)strcspn(text, " ");
+        if (column + width > LINE_WIDTH && column > HELP_COLUMN) {
+            printf("\n%*s", HELP_COLUMN, "");
+            column = HELP_COLUMN;
+        }
+        printf("%.*s", width, text);
+        column += width + 1;
+        text += width;
+        if (*text == ' ') {
+            text++;
+            if (column + (int)strcspn(text, " ") <= LINE_WIDTH)
+                putchar(' ');
+        }
+    }
+    putchar('\n');
+}
+
 static void help_of_row(const tool_option *row)
 {
     char left[80];
+    char right[256];
     const char letter[] = {'-', row->letter, ',', ' ', '\0'};
 
     snprintf(left, sizeof left, "  %s--%s%s%s",
              row->letter != 0 ? letter : "    ", row->name,
              row->value != NULL ? " " : "",
              row->value != NULL ? row->value : "");
-    if (strlen(left) < 32)
-        printf("%-32s%s", left, row->help);
+    snprintf(right, sizeof right, "%s%s%s%s", row->help,
+             row->preset != NULL ? " (default " : "",
+             row->preset != NULL ? row->preset : "",
+             row->preset != NULL ? ")" : "");
+    if (strlen(left) < 31)
+        printf("%-32s", left);
     else
-        printf("%s\n%32s%s", left, "", row->help);
-    if (row->preset != NULL)
-        printf(" (default %s)", row->preset);
-    putchar('\n');
+        printf("%s\n%32s", left, "");
+    print_wrapped(right);
 }
 
 void options_help(const tool_command *command)

@@ -39,7 +39,7 @@ static const shape_word pass_words[] = {
 
 const shape_key shape_keys[KEY_COUNT] = {
     [KEY_DTYPE] = {"dtype", dtype_words, 0, 0, "bf16", 1,
-                   "hidden states, tables and their gradients"},
+                   "x, the tables and their gradients"},
     [KEY_HIDDEN] = {"hidden", NULL, 1, FEX_HIDDEN_SIZE_MAX, NULL, 1,
                     "hidden size H"},
     [KEY_TOP_K] = {"top_k", NULL, 1, FEX_TOP_K_MAX, NULL, 1,
@@ -51,9 +51,9 @@ const shape_key shape_keys[KEY_COUNT] = {
     [KEY_PASS] = {"pass", pass_words, 0, 0, "both", 0, "what to evaluate"},
     [KEY_INDEX] = {"index", index_words, 0, 0, "i32", 1, "type of the indices"},
     [KEY_ROUTING] = {"routing", second_dtype_words, 0, 0, "auto", 1,
-                     "routing weights; auto: as dtype"},
+                     "routing weights"},
     [KEY_WEIGHT_GRAD] = {"weight_grad", second_dtype_words, 0, 0, "auto", 0,
-                         "gradients of the tables; auto: as dtype"},
+                         "gradients of the tables"},
 };
 
 static const char *word_name(const shape_word *words, int64_t value)
@@ -135,7 +135,7 @@ void shape_print_help(void)
         "  'dtype=bf16 hidden=1024 top_k=64 experts=16K tokens=1,4096'\n"
         "Lists separated by commas expand to every combination. K, M, G and T\n"
         "are powers of 1024. A file of shapes has one such text a line; #\n"
-        "starts a comment. Keys:");
+        "starts a comment. Keys (auto is the same as dtype):");
     for (size_t k = 0; k < KEY_COUNT; k++) {
         printf("  %-14s%s", shape_keys[k].name, shape_keys[k].help);
         for (const shape_word *word = shape_keys[k].words;

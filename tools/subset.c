@@ -5,13 +5,15 @@
 
 #include <stdlib.h>
 
+#include "convert.h"
 #include "data.h"
-#include "element.h"
 #include "parallel.h"
 
 /* Table rows a subset may hold, in elements: what the oracle needs besides in
  * doubles is four times as much in bytes as this. */
 static const int64_t table_elements_max = INT64_C(1) << 25;
+
+enum { CHUNK = 256 };
 
 static fex_status no_memory(void)
 {
@@ -46,8 +48,8 @@ static int64_t sample_row(int64_t i, int64_t count, int64_t total,
 static int64_t expert_of(const tool_shape *shape, const tool_tensors *inputs,
                          int64_t pair)
 {
-    const int64_t index = element_load_index(inputs->data[TENSOR_INDICES],
-                                             shape->desc.index_type, pair);
+    const int64_t index = fex_convert_index(shape->desc.index_type,
+                                            inputs->data[TENSOR_INDICES], pair);
     return index >= 0 && index < shape->desc.num_experts ? index : -1;
 }
 
@@ -61,13 +63,32 @@ typedef struct widening {
     float *to;
 } widening;
 
+static void widen(fex_dtype dtype, const void *from, int64_t position,
+                  int64_t count, float *to)
+{
+    double values[CHUNK];
+
+    for (int64_t at = 0; at < count; at += CHUNK) {
+        const int64_t size = smaller(count - at, CHUNK);
+        fex_convert_load(dtype, from, position + at, size, values);
+        for (int64_t i = 0; i < size; i++)
+            to[at + i] = (float)values[i];
+    }
+}
+
 static void widen_rows(void *user, int64_t begin, int64_t end)
 {
     const widening *w = user;
     for (int64_t r = begin; r < end; r++)
-        for (int64_t c = 0; c < w->columns; c++)
-            w->to[r * w->columns + c] =
-                element_load(w->from, w->dtype, w->rows[r] * w->columns + c);
+        widen(w->dtype, w->from, w->rows[r] * w->columns, w->columns,
+              w->to + r * w->columns);
+}
+
+static void widen_weight(const tool_shape *shape, const tool_tensors *inputs,
+                         int64_t pair, float *weight)
+{
+    widen(tensor_dtype(shape, TENSOR_ROUTING_WEIGHTS),
+          inputs->data[TENSOR_ROUTING_WEIGHTS], pair, 1, weight);
 }
 
 /* Allocates the subset's inputs, and copies those with H columns. */
@@ -139,9 +160,7 @@ static void copy_pairs(tool_subset *s, const tool_shape *shape,
         const int64_t pair = s->tokens[i / k] * k + i % k;
         const int64_t expert = expert_of(shape, inputs, pair);
         indices[i] = expert >= 0 ? map[expert] : -1;
-        weights[i] =
-            element_load(inputs->data[TENSOR_ROUTING_WEIGHTS],
-                         tensor_dtype(shape, TENSOR_ROUTING_WEIGHTS), pair);
+        widen_weight(shape, inputs, pair, &weights[i]);
     }
 }
 
@@ -274,9 +293,7 @@ static void copy_selected_pairs(const selection *sel, const tool_shape *shape,
             if (expert < 0 || sel->map[expert] < 0)
                 continue;
             indices[slot] = sel->map[expert];
-            weights[slot++] =
-                element_load(inputs->data[TENSOR_ROUTING_WEIGHTS],
-                             tensor_dtype(shape, TENSOR_ROUTING_WEIGHTS), pair);
+            widen_weight(shape, inputs, pair, &weights[slot++]);
         }
     }
 }

@@ -77,6 +77,15 @@ size_t tensor_bytes(const tool_shape *shape, tensor_id id)
            tensor_element_bytes(shape, id);
 }
 
+void tensor_store_index(const tool_shape *shape, void *indices,
+                        int64_t position, int64_t value)
+{
+    if (shape->desc.index_type == FEX_INDEX_I64)
+        ((int64_t *)indices)[position] = value;
+    else
+        ((int32_t *)indices)[position] = (int32_t)value;
+}
+
 int tensor_is_input(const tool_shape *shape, tensor_id id)
 {
     return (tensor_table[id].read_by & (unsigned)shape->passes) != 0;

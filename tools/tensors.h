@@ -58,6 +58,11 @@ size_t tensor_bytes(const tool_shape *shape, tensor_id id);
 /* FEX_DTYPE_AUTO for indices. */
 fex_dtype tensor_dtype(const tool_shape *shape, tensor_id id);
 
+/* Index `position` of an array of the shape's index type. fex_convert_index
+ * reads them. */
+void tensor_store_index(const tool_shape *shape, void *indices,
+                        int64_t position, int64_t value);
+
 /* Whether the passes of the shape read it from outside, or write it. */
 int tensor_is_input(const tool_shape *shape, tensor_id id);
 int tensor_is_output(const tool_shape *shape, tensor_id id);

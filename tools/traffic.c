@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#include "element.h"
+#include "convert.h"
 
 typedef struct choice_counts {
     int64_t pairs;   /* that are no empty slots */
@@ -21,8 +21,8 @@ static choice_counts count_choices(const tool_shape *shape,
     unsigned char *seen = calloc((size_t)desc->num_experts, 1);
 
     for (int64_t i = 0; i < shape->tokens * desc->top_k; i++) {
-        const int64_t index = element_load_index(inputs->data[TENSOR_INDICES],
-                                                 desc->index_type, i);
+        const int64_t index = fex_convert_index(
+            desc->index_type, inputs->data[TENSOR_INDICES], i);
         if (index < 0 || index >= desc->num_experts)
             continue;
         counts.pairs++;

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `flashexpert prewarm` and `cache` with the real compiler. */
+#include "config.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+
+#define ONE "hidden=64 top_k=8 experts=100 tokens=16 pass=forward"
+#define TWO "hidden=64 top_k=8,9 experts=100 tokens=16 pass=forward"
+
+static double count(const char *name)
+{
+    return command_number(name, NULL);
+}
+
+START_TEST(prewarm_compiles_what_is_missing_once)
+{
+    command_expect(0, "prewarm --json -j 2 --arch sm_80,sm_90a --arch sm_80 "
+                      "-s '" ONE "' -s '" ONE "'");
+    const double requested = count("requested");
+    ck_assert(requested >= 2);
+    ck_assert(count("compiled") == requested);
+    ck_assert(count("hit") == 0 && count("failed") == 0);
+    ck_assert(count("missing") == 0 && count("seconds") > 0);
+    /* One shape more, on one architecture: half as much again. */
+    command_expect(0, "prewarm --json -j 2 --arch sm_80 -s '" TWO "'");
+    ck_assert(count("requested") == requested);
+    ck_assert(count("hit") == requested / 2);
+    ck_assert(count("compiled") == requested / 2);
+}
+END_TEST
+
+START_TEST(check_compiles_nothing_and_names_what_is_missing)
+{
+    command_expect(1, "prewarm --check --json --arch sm_90a -s '" ONE "'");
+    ck_assert(count("missing") == count("requested"));
+    ck_assert(count("compiled") == 0);
+    ck_assert_uint_eq(
+        json_array_size(json_object_get(command_json(), "missing_kernels")),
+        (size_t)count("missing"));
+    command_expect(0, "prewarm --arch sm_90a -s '" ONE "'");
+    command_expect(0, "prewarm --check --arch sm_90a -s '" ONE "'");
+
+    const command_result *result =
+        command_expect(1, "prewarm --check --arch sm_90a -s '" TWO "'");
+    ck_assert_msg(strstr(result->out, "top_k=9") != NULL, "%s", result->out);
+    ck_assert_msg(strstr(result->out, "top_k=8") == NULL, "%s", result->out);
+    /* It has not compiled them after all. */
+    command_expect(1, "prewarm --check --arch sm_90a -s '" TWO "'");
+}
+END_TEST
+
+START_TEST(refresh_finds_what_this_compiler_made)
+{
+    command_expect(0, "prewarm --arch sm_90a -s '" ONE "'");
+    command_expect(0, "prewarm --json --refresh --arch sm_90a -s '" ONE "'");
+    ck_assert(count("hit") == count("requested"));
+    command_expect(0, "prewarm --json --refresh --arch sm_90a -s '" TWO "'");
+    ck_assert(count("hit") == count("requested") / 2);
+    ck_assert(count("compiled") == count("requested") / 2);
+}
+END_TEST
+
+START_TEST(shapes_come_from_files_too)
+{
+    ck_assert_int_eq(
+        system("printf '# decode\\n" ONE "\\n\\n" TWO " # both\\n' >shapes"),
+        0);
+    command_expect(0, "prewarm --json --arch sm_90a --shapes shapes");
+    const double requested = count("requested");
+    command_expect(0, "prewarm --json --check --arch sm_90a -s '" TWO "'");
+    ck_assert(count("hit") == requested);
+}
+END_TEST
+
+START_TEST(a_policy_that_forbids_is_obeyed)
+{
+    setenv("FLASHEXPERT_JIT", "forbid", 1);
+    command_expect(1, "prewarm --json --arch sm_90a -s '" ONE "'");
+    ck_assert(count("compiled") == 0);
+    ck_assert(count("missing") == count("requested"));
+    unsetenv("FLASHEXPERT_JIT");
+}
+END_TEST
+
+START_TEST(a_compiler_that_is_not_there_is_a_failure)
+{
+    setenv("FLASHEXPERT_LIBNVRTC", "/nonexistent", 1);
+    const command_result *result =
+        command_expect(1, "prewarm --arch sm_90a -s '" ONE "'");
+    ck_assert_msg(strstr(result->err, "/nonexistent") != NULL, "%s",
+                  result->err);
+    command_expect(1, "prewarm --json --arch sm_90a -s '" ONE "'");
+    ck_assert(count("failed") == count("requested"));
+    unsetenv("FLASHEXPERT_LIBNVRTC");
+}
+END_TEST
+
+/* ---- cache -------------------------------------------------------------- */
+
+START_TEST(the_cache_is_listed_verified_and_cleared)
+{
+    command_expect(0, "cache list --json");
+    ck_assert(count("count") == 0);
+    command_expect(0, "prewarm --json --arch sm_80,sm_90a -s '" ONE "'");
+    const double requested = count("requested");
+
+    const command_result *result = command_expect(0, "cache list");
+    ck_assert_msg(strstr(result->out, "hidden_size=64") != NULL, "%s",
+                  result->out);
+    command_expect(0, "cache list --json");
+    ck_assert(count("count") == requested && count("damaged") == 0);
+    ck_assert(command_number("entries", "0", "bytes", NULL) > 0);
+    ck_assert(command_number("entries", "0", "compiler_version", NULL) > 0);
+    command_expect(0, "cache verify --json");
+    ck_assert(count("count") == requested);
+    command_expect(0, "cache clear --json");
+    ck_assert(count("removed") == requested);
+    command_expect(0, "cache list --json");
+    ck_assert(count("count") == 0);
+}
+END_TEST
+
+START_TEST(damage_is_found_and_pruned)
+{
+    command_expect(0, "prewarm --json --arch sm_90a -s '" ONE "'");
+    const double requested = count("requested");
+    /* The last byte of one entry. */
+    ck_assert_int_eq(system("f=$(find cache -type f -size +1k | head -n 1) && "
+                            "truncate -s -1 $f && printf x >>$f"),
+                     0);
+    const command_result *result = command_expect(1, "cache verify");
+    ck_assert_msg(strstr(result->out, "damaged") != NULL, "%s", result->out);
+    command_expect(1, "cache verify --json");
+    ck_assert(count("damaged") == 1);
+    command_expect(0, "cache prune --json");
+    ck_assert(count("removed") == 1);
+    command_expect(0, "cache verify --json");
+    ck_assert(count("count") == requested - 1);
+    command_expect(0, "cache prune --max 0 --json");
+    ck_assert(count("removed") == requested - 1);
+}
+END_TEST
+
+START_TEST(a_bundle_moves_the_kernels)
+{
+    command_expect(0, "prewarm --json --arch sm_80,sm_90a -s '" ONE "'");
+    const double requested = count("requested");
+    command_expect(0, "cache export --out kernels.fexb --json");
+    ck_assert(count("exported") == requested);
+    command_expect(0, "cache export --out hopper.fexb --arch sm_90a --json");
+    ck_assert(count("exported") == requested / 2);
+    command_expect(0, "cache clear");
+    command_expect(0, "cache import hopper.fexb --json");
+    ck_assert(count("imported") == requested / 2);
+    command_expect(0, "prewarm --check --arch sm_90a -s '" ONE "'");
+    command_expect(1, "prewarm --check --arch sm_80 -s '" ONE "'");
+    /* As a tier, without importing it. */
+    setenv("FLASHEXPERT_CACHE_PATH", "kernels.fexb", 1);
+    command_expect(0, "prewarm --check --arch sm_80,sm_90a -s '" ONE "'");
+    setenv("FLASHEXPERT_CACHE_PATH", "/nonexistent", 1);
+
+    ck_assert_int_eq(system("truncate -s -1 kernels.fexb"), 0);
+    command_refuses(1, "kernels.fexb", "cache import kernels.fexb");
+    command_refuses(1, "none", "cache import none");
+    command_refuses(1, "none/x", "cache export --out none/x");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("command cache");
+    TCase *tests = tcase_create("cache");
+
+    if (!command_has_compiler())
+        command_skip("NVRTC is not there");
+
+    tcase_add_checked_fixture(tests, command_enter_scratch,
+                              command_leave_scratch);
+    tcase_set_timeout(tests, 300);
+    tcase_add_test(tests, prewarm_compiles_what_is_missing_once);
+    tcase_add_test(tests, check_compiles_nothing_and_names_what_is_missing);
+    tcase_add_test(tests, refresh_finds_what_this_compiler_made);
+    tcase_add_test(tests, shapes_come_from_files_too);
+    tcase_add_test(tests, a_policy_that_forbids_is_obeyed);
+    tcase_add_test(tests, a_compiler_that_is_not_there_is_a_failure);
+    tcase_add_test(tests, the_cache_is_listed_verified_and_cleared);
+    tcase_add_test(tests, damage_is_found_and_pruned);
+    tcase_add_test(tests, a_bundle_moves_the_kernels);
+    suite_add_tcase(suite, tests);
+
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed > 0;
+}

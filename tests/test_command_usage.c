@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command's manners: help, exit codes, one line for each mistake. */
+#include "config.h"
+
+#include <check.h>
+#include <string.h>
+
+#include "../tools/commands.h"
+#include "command.h"
+
+static const tool_command *const commands[] = {
+    &command_info,         &command_run,         &command_bench,
+    &command_prewarm,      &command_cache_list,  &command_cache_verify,
+    &command_cache_prune,  &command_cache_clear, &command_cache_export,
+    &command_cache_import,
+};
+enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
+
+static void contains(const char *text, const char *words)
+{
+    ck_assert_msg(strstr(text, words) != NULL, "no '%s' in:\n%s", words, text);
+}
+
+START_TEST(help_lists_every_command)
+{
+    const command_result *help = command_expect(0, "--help");
+    ck_assert_str_eq(help->err, "");
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        contains(help->out, commands[i]->name);
+        contains(help->out, commands[i]->summary);
+    }
+    help = command_expect(0, "cache --help");
+    contains(help->out, "cache prune");
+    ck_assert_ptr_null(strstr(help->out, "prewarm"));
+}
+END_TEST
+
+START_TEST(help_of_a_command_lists_every_option)
+{
+    const tool_command *command = commands[_i];
+    const command_result *help = command_expect(0, "%s --help", command->name);
+
+    ck_assert_str_eq(help->err, "");
+    contains(help->out, command->summary);
+    contains(help->out, "--json");
+    for (const tool_option *row = command->options; row->name != NULL; row++) {
+        char words[64];
+        snprintf(words, sizeof words, "--%s", row->name);
+        contains(help->out, words);
+    }
+    /* It fits a terminal. */
+    for (const char *line = help->out; *line != '\0';
+         line += strcspn(line, "\n") + 1)
+        ck_assert_msg(strcspn(line, "\n") <= 80, "%s", line);
+}
+END_TEST
+
+START_TEST(the_version_is_told)
+{
+    contains(command_expect(0, "--version")->out, PACKAGE_VERSION);
+}
+END_TEST
+
+START_TEST(info_is_json)
+{
+    command_expect(0, "info");
+    command_expect(0, "info --json");
+    const json_t *info = command_json();
+    ck_assert_str_eq(json_string_value(json_object_get(info, "version")),
+                     PACKAGE_VERSION);
+    ck_assert_uint_eq(
+        strlen(json_string_value(json_object_get(info, "kernel_digest"))), 32);
+    ck_assert(json_is_array(json_object_get(info, "devices")));
+    const json_t *environment = json_object_get(info, "environment");
+    contains(json_string_value(
+                 json_object_get(environment, "FLASHEXPERT_CACHE_DIR")),
+             "/cache");
+    ck_assert(json_object_get(environment, "FLASHEXPERT_JIT") != NULL);
+}
+END_TEST
+
+#define SHAPE "--shape 'hidden=64 top_k=8 experts=100 tokens=3'"
+
+static const struct {
+    const char *words; /* on the command line */
+    const char *said;
+} mistakes[] = {
+    {"frobnicate", "unknown command 'frobnicate'"},
+    {"cache", "a command is missing"},
+    {"cache frobnicate", "unknown command 'frobnicate'"},
+    {"info extra", "unexpected argument 'extra'"},
+    {"run", "--shape or --shapes is missing"},
+    {"run --frobnicate", "'--frobnicate'"},
+    {"run -z", "'-z'"},
+    {"run --shape", "--shape needs a value"},
+    {"run " SHAPE " --json=1", "--json takes no value"},
+    {"run " SHAPE " extra", "unexpected argument 'extra'"},
+    {"run --device cpu " SHAPE " -d 0", "given twice, as 'cpu' and as '0'"},
+    {"run " SHAPE " --seed 1 --seed 2", "given twice, as '1' and as '2'"},
+    {"run " SHAPE " --distribution even", "uniform|zipf|same"},
+    {"run " SHAPE " --repeat many", "found 'many'"},
+    {"run " SHAPE " --repeat 99999999999", "not in 0 .. 1000000"},
+    {"run " SHAPE " --device gpu", "found 'gpu'"},
+    {"run --shape 'hidden=64 dtype=fp8'", "column 17: dtype: expected f16"},
+    {"run --shape 'hidden=0 top_k=8 experts=1 tokens=3'", "column 8: hidden"},
+    {"bench " SHAPE " --csv --json", "exclude"},
+    {"bench " SHAPE " --rounds 0", "not in 1 .. 1000000"},
+    {"prewarm " SHAPE " --arch sm_1", "'sm_1'"},
+    {"prewarm " SHAPE " --arch sm_90a,", "''"},
+    {"prewarm --arch sm_90a", "--shape or --shapes is missing"},
+    {"prewarm " SHAPE " --arch sm_80 --check --refresh", "exclude"},
+    {"prewarm " SHAPE " --arch sm_80 -j 0", "not in 1 .. 1024"},
+    {"cache export", "--out FILE is missing"},
+    {"cache import", "FILE is missing"},
+    {"cache import one two", "unexpected argument 'two'"},
+    {"cache prune --older-than 3y", "found '3y'"},
+    {"cache prune --max 1X", "found '1X'"},
+};
+
+START_TEST(a_mistake_gets_one_line_and_code_2)
+{
+    command_refuses(2, mistakes[_i].said, "%s", mistakes[_i].words);
+}
+END_TEST
+
+START_TEST(no_command_at_all_gets_the_help)
+{
+    const command_result *result = command_expect(2, " ");
+    ck_assert_str_eq(result->out, "");
+    contains(result->err, "Commands:");
+}
+END_TEST
+
+START_TEST(an_option_may_repeat_itself)
+{
+    command_expect(0, "run --device cpu -d cpu --seed 1 --seed 1 " SHAPE);
+}
+END_TEST
+
+START_TEST(output_that_cannot_be_delivered_is_a_failure)
+{
+    const command_result *result = command_expect(1, "--help >/dev/full");
+    contains(result->err, "cannot write standard output");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("command usage");
+    TCase *tests = tcase_create("usage");
+    const int count = (int)(sizeof mistakes / sizeof mistakes[0]);
+
+    tcase_add_checked_fixture(tests, command_enter_scratch,
+                              command_leave_scratch);
+    tcase_set_timeout(tests, 120);
+    tcase_add_test(tests, help_lists_every_command);
+    tcase_add_loop_test(tests, help_of_a_command_lists_every_option, 0,
+                        COMMAND_COUNT);
+    tcase_add_test(tests, the_version_is_told);
+    tcase_add_test(tests, info_is_json);
+    tcase_add_loop_test(tests, a_mistake_gets_one_line_and_code_2, 0, count);
+    tcase_add_test(tests, no_command_at_all_gets_the_help);
+    tcase_add_test(tests, an_option_may_repeat_itself);
+    tcase_add_test(tests, output_that_cannot_be_delivered_is_a_failure);
+    suite_add_tcase(suite, tests);
+
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed > 0;
+}
