@@ -102,9 +102,10 @@ void device_case_download(device_case *c, fex_pass passes);
 /* Whether array `which` is an output of `passes` in this case. */
 int device_case_is_output(const device_case *c, int which, fex_pass passes);
 
-/* The relative error of a downloaded output; and all the above in one, with
- * every error held against its tolerance. */
+/* The relative error of a downloaded output, what it may be, and a check of
+ * all outputs, which downloads them. */
 double device_case_error(const device_case *c, int which);
+double device_case_tolerance(const device_case *c, int which);
 void device_case_check(device_case *c, fex_pass passes);
 
 /* A hash of the downloaded outputs, to compare runs bit by bit. */

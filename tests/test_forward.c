@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_forward.c - forward passes on a device, compared with the reference. */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "convert.h"
+#include "device_suite.h"
+
+#define F16 .dtype = FEX_DTYPE_F16
+#define BF16 .dtype = FEX_DTYPE_BF16
+#define F32 .dtype = FEX_DTYPE_F32
+#define SIZES(H, K, E, T)                                                      \
+    .hidden_size = H, .top_k = K, .num_experts = E, .num_tokens = T
+
+/* Each line shows one thing; most share the kernels of the first three. */
+static const case_spec cases[] = {
+    {F16, SIZES(64, 32, 96, 40), .distribution = TEST_ZIPF, .empty = 1},
+    {BF16, SIZES(64, 32, 96, 40), .distribution = TEST_ZIPF, .empty = 1},
+    {F32, SIZES(64, 32, 96, 40), .distribution = TEST_ZIPF, .empty = 1},
+    /* every slot the same expert; one expert in all */
+    {BF16, SIZES(64, 32, 96, 20), .distribution = TEST_SAME},
+    {BF16, SIZES(64, 32, 1, 5), .empty = 1},
+    /* no tokens, one token, more tokens than a device has blocks for */
+    {BF16, SIZES(64, 32, 96, 0)},
+    {BF16, SIZES(64, 32, 96, 1)},
+    {BF16, SIZES(64, 32, 2000, 700), .empty = 1},
+    /* scores not asked for */
+    {BF16, SIZES(64, 32, 96, 9), .no_scores_output = 1},
+    /* rows apart, still aligned; rows apart and arrays off by one element */
+    {BF16, SIZES(64, 32, 96, 9), .row_padding = 8, .empty = 1},
+    {BF16, SIZES(64, 32, 96, 9), .row_padding = 3, .misalignment = 1},
+    {F32, SIZES(64, 32, 96, 9), .row_padding = 1, .misalignment = 1},
+    /* types that may differ from the data's */
+    {BF16, SIZES(64, 32, 96, 9), .routing_dtype = FEX_DTYPE_F32},
+    {F16, SIZES(64, 32, 96, 9), .index_type = FEX_INDEX_I64, .empty = 1},
+    /* rows that no vector load fits, and that no group of lanes fills */
+    {BF16, SIZES(1, 3, 50, 60), .empty = 1},
+    {F16, SIZES(7, 1, 50, 60)},
+    {F32, SIZES(7, 3, 50, 60), .empty = 1},
+    {BF16, SIZES(320, 3, 50, 20)},
+    /* rows longer than a block reads at one time; many choices */
+    {BF16, SIZES(4096, 3, 20, 6)},
+    {BF16, SIZES(64, 4096, 96, 3), .empty = 1},
+    {F16, SIZES(64, 8192, 96, 2), .row_padding = 5},
+};
+
+START_TEST(matches_reference)
+{
+    case_spec spec = cases[_i];
+    spec.seed = (uint64_t)_i + 1;
+    device_suite_check(&spec, FEX_PASS_FORWARD);
+}
+END_TEST
+
+START_TEST(cross_product)
+{
+    device_suite_cross_product(FEX_PASS_FORWARD);
+}
+END_TEST
+
+/* An index far beyond the table, which as an offset would wrap around. */
+START_TEST(huge_indices_are_empty)
+{
+    const case_spec spec = {BF16, SIZES(64, 32, 96, 4),
+                            .index_type = FEX_INDEX_I64};
+    static const int64_t huge[] = {INT64_MAX, INT64_MIN, INT64_C(1) << 32,
+                                   (INT64_C(1) << 32) + 5, -96,
+                                   -(INT64_C(1) << 32)};
+    device_case c;
+    device_case_make(&spec, &c);
+    memcpy(c.arrays[CASE_INDICES].initial, huge, sizeof huge);
+    device_case_place(&c, &suite_device);
+    ck_assert_int_eq(device_case_reference(&c, FEX_PASS_FORWARD), FEX_OK);
+    device_case_run(&c, FEX_PASS_FORWARD);
+    device_case_check(&c, FEX_PASS_FORWARD);
+    const float *const scores =
+        (const float *)(const void *)c.arrays[CASE_SCORES].result;
+    for (size_t i = 0; i < sizeof huge / sizeof *huge; i++)
+        ck_assert(scores[i] == 0);
+    device_case_destroy(&c);
+}
+END_TEST
+
+static void fill(Suite *suite, int full)
+{
+    TCase *const small = tcase_create("small");
+    tcase_add_loop_test(small, matches_reference, 0,
+                        (int)(sizeof cases / sizeof *cases));
+    tcase_add_test(small, huge_indices_are_empty);
+    suite_add_tcase(suite, small);
+    if (!full)
+        return;
+    TCase *const all = tcase_create("full");
+    tcase_add_test(all, cross_product);
+    suite_add_tcase(suite, all);
+}
+
+int main(int argc, char **argv)
+{
+    return device_suite_main(argc, argv, "forward", fill);
+}
