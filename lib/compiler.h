@@ -11,23 +11,29 @@
 #include "specialize.h"
 #include "status.h"
 
+/* Entries of the cache made by an older one count as missing: raise this when a
+ * compiler is found to make wrong code. */
+#define FEX_COMPILER_VERSION_MIN 12000
+
 typedef struct fex_compiler fex_compiler;
 
 /* override: the file to open, and no other, or NULL; cuda_home: a toolkit to
  * look in, or NULL. Strings are copied. Opens nothing. */
 fex_status fex_compiler_create(const char *override, const char *cuda_home,
-                            const fex_log *log, fex_compiler **compiler);
+                               const fex_log *log, fex_compiler **compiler);
 void fex_compiler_destroy(fex_compiler *compiler);
 
 /* The file and version (13000 for 13.0); opens the library. "" and 0 with
  * FEX_ERROR_NO_COMPILER if it cannot be. */
 fex_status fex_compiler_info(fex_compiler *compiler, char *path, size_t size,
-                          int *version);
+                             int *version);
 
 /* Compiles a recipe; every file of sources can be included. Any number of
- * threads. The caller frees the cubin. On FEX_ERROR_COMPILE the head of the compiler's log is the error's
- * detail and the full log has gone to the log as an error. */
-fex_status fex_compiler_compile(fex_compiler *compiler, const fex_recipe *recipe,
-                             const fex_sources *sources, fex_cubin *cubin);
+ * threads. The caller frees the cubin. On FEX_ERROR_COMPILE the head of the
+ * compiler's log is the error's detail and the full log has gone to the log as
+ * an error. */
+fex_status fex_compiler_compile(fex_compiler *compiler,
+                                const fex_recipe *recipe,
+                                const fex_sources *sources, fex_cubin *cubin);
 
 #endif

@@ -4,8 +4,9 @@
 
 #include <stdint.h>
 #include <string.h>
-#include <xxhash.h>
 
+#include "bytes.h"
+#include "digest.h"
 #include "entry.h"
 
 static const unsigned char magic[8] = {'F', 'E', 'X', 'K', 'E', 'R', 'N', '\n'};
@@ -16,29 +17,8 @@ enum {
     AT_KEY_LENGTH = 16,
     AT_CUBIN_SIZE = 24,
     HEAD = 32,
-    TRAILER = sizeof(XXH128_canonical_t)
+    TRAILER = FEX_DIGEST_BYTES
 };
-
-static void put_number(unsigned char *bytes, int width, uint64_t number)
-{
-    for (int i = 0; i < width; i++)
-        bytes[i] = (unsigned char)(number >> 8 * i);
-}
-
-static uint64_t get_number(const unsigned char *bytes, int width)
-{
-    uint64_t number = 0;
-    for (int i = 0; i < width; i++)
-        number |= (uint64_t)bytes[i] << 8 * i;
-    return number;
-}
-
-static XXH128_canonical_t digest_of(const unsigned char *bytes, size_t size)
-{
-    XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes, size));
-    return canonical;
-}
 
 fex_status fex_entry_encode(const char *key_text, const fex_cubin *cubin,
                             unsigned char **bytes, size_t *size)
@@ -49,43 +29,60 @@ fex_status fex_entry_encode(const char *key_text, const fex_cubin *cubin,
     if (made == NULL)
         return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for an entry");
     memcpy(made, magic, sizeof magic);
-    put_number(made + AT_VERSION, 4, FEX_ENTRY_VERSION);
-    put_number(made + AT_COMPILER, 4, (uint64_t)cubin->compiler_version);
-    put_number(made + AT_KEY_LENGTH, 8, key_length);
-    put_number(made + AT_CUBIN_SIZE, 8, cubin->size);
+    fex_bytes_put(made + AT_VERSION, 4, FEX_ENTRY_VERSION);
+    fex_bytes_put(made + AT_COMPILER, 4, (uint64_t)cubin->compiler_version);
+    fex_bytes_put(made + AT_KEY_LENGTH, 8, key_length);
+    fex_bytes_put(made + AT_CUBIN_SIZE, 8, cubin->size);
     memcpy(made + HEAD, key_text, key_length);
     memcpy(made + HEAD + key_length, cubin->data, cubin->size);
-    const XXH128_canonical_t digest = digest_of(made, body);
-    memcpy(made + body, digest.digest, TRAILER);
+    fex_digest(made, body, made + body);
     *bytes = made;
     *size = body + TRAILER;
+    return FEX_OK;
+}
+
+fex_status fex_entry_decode_head(const unsigned char *bytes, size_t got,
+                                 size_t size, fex_entry *entry)
+{
+    if (got < HEAD || size < HEAD + TRAILER)
+        return fex_fail(FEX_ERROR_CORRUPT, "%zu bytes are too few", size);
+    if (memcmp(bytes, magic, sizeof magic) != 0)
+        return fex_fail(FEX_ERROR_CORRUPT, "not a kernel entry");
+    const uint64_t version = fex_bytes_get(bytes + AT_VERSION, 4);
+    if (version != FEX_ENTRY_VERSION)
+        return fex_fail(FEX_ERROR_CORRUPT, "format %u is not known",
+                        (unsigned)version);
+    const uint64_t compiler = fex_bytes_get(bytes + AT_COMPILER, 4);
+    const uint64_t key_length = fex_bytes_get(bytes + AT_KEY_LENGTH, 8);
+    const uint64_t cubin_size = fex_bytes_get(bytes + AT_CUBIN_SIZE, 8);
+    const uint64_t room = size - HEAD - TRAILER;
+    if (key_length > room || cubin_size != room - key_length ||
+        key_length > got - HEAD || compiler > INT32_MAX)
+        return fex_fail(FEX_ERROR_CORRUPT, "truncated, or lengths are wrong");
+    *entry = (fex_entry){.compiler_version = (int)compiler,
+                         .key_text = (const char *)bytes + HEAD,
+                         .key_length = (size_t)key_length,
+                         .cubin_size = (size_t)cubin_size};
     return FEX_OK;
 }
 
 fex_status fex_entry_decode(const unsigned char *bytes, size_t size,
                             fex_entry *entry)
 {
-    if (size < HEAD + TRAILER)
-        return fex_fail(FEX_ERROR_CORRUPT, "%zu bytes are too few", size);
-    if (memcmp(bytes, magic, sizeof magic) != 0)
-        return fex_fail(FEX_ERROR_CORRUPT, "not a kernel entry");
-    const uint64_t version = get_number(bytes + AT_VERSION, 4);
-    if (version != FEX_ENTRY_VERSION)
-        return fex_fail(FEX_ERROR_CORRUPT, "format %u is not known",
-                        (unsigned)version);
-    const uint64_t key_length = get_number(bytes + AT_KEY_LENGTH, 8);
-    const uint64_t cubin_size = get_number(bytes + AT_CUBIN_SIZE, 8);
-    const uint64_t room = size - HEAD - TRAILER;
-    if (key_length > room || cubin_size != room - key_length)
-        return fex_fail(FEX_ERROR_CORRUPT, "truncated, or lengths are wrong");
-    const XXH128_canonical_t digest = digest_of(bytes, size - TRAILER);
-    if (memcmp(digest.digest, bytes + size - TRAILER, TRAILER) != 0)
+    unsigned char digest[FEX_DIGEST_BYTES];
+    return_if_error(fex_entry_decode_head(bytes, size, size, entry));
+    fex_digest(bytes, size - TRAILER, digest);
+    if (memcmp(digest, bytes + size - TRAILER, TRAILER) != 0)
         return fex_fail(FEX_ERROR_CORRUPT, "checksum is wrong");
-    *entry = (fex_entry){
-        .compiler_version = (int)get_number(bytes + AT_COMPILER, 4),
-        .key_text = (const char *)bytes + HEAD,
-        .key_length = (size_t)key_length,
-        .cubin = bytes + HEAD + key_length,
-        .cubin_size = (size_t)cubin_size};
+    entry->cubin = bytes + HEAD + entry->key_length;
+    return FEX_OK;
+}
+
+fex_status fex_entry_check_key(const fex_entry *entry, const char *key)
+{
+    char own[FEX_DIGEST_TEXT];
+    fex_digest_text(entry->key_text, entry->key_length, own);
+    if (strcmp(own, key) != 0)
+        return fex_fail(FEX_ERROR_CORRUPT, "it is another kernel's");
     return FEX_OK;
 }

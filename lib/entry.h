@@ -18,13 +18,14 @@
 #include "status.h"
 
 #define FEX_ENTRY_VERSION 1
+#define FEX_ENTRY_MAX ((size_t)64 << 20) /* bytes; more is not believed */
 
 /* What an entry holds; points into its bytes. */
 typedef struct fex_entry {
     int compiler_version;
     const char *key_text; /* not terminated */
     size_t key_length;
-    const unsigned char *cubin;
+    const unsigned char *cubin; /* NULL if only the head was read */
     size_t cubin_size;
 } fex_entry;
 
@@ -32,9 +33,18 @@ typedef struct fex_entry {
 fex_status fex_entry_encode(const char *key_text, const fex_cubin *cubin,
                             unsigned char **bytes, size_t *size);
 
+/* Reads what comes before the cubin: all that can be told from the first `got`
+ * bytes of `size`. FEX_ERROR_CORRUPT also if the key text is not among them. */
+#define FEX_ENTRY_HEAD_MAX 16384
+fex_status fex_entry_decode_head(const unsigned char *bytes, size_t got,
+                                 size_t size, fex_entry *entry);
+
 /* Reads an entry, of which nothing is trusted. FEX_ERROR_CORRUPT says what is
  * wrong: too short, foreign, from another version, or damaged. */
 fex_status fex_entry_decode(const unsigned char *bytes, size_t size,
                             fex_entry *entry);
+
+/* FEX_ERROR_CORRUPT if the entry's key text does not have this key. */
+fex_status fex_entry_check_key(const fex_entry *entry, const char *key);
 
 #endif

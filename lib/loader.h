@@ -6,9 +6,9 @@
 #ifndef FEX_LOADER_H
 #define FEX_LOADER_H
 
+#include "compiler.h"
 #include "driver.h"
 #include "log.h"
-#include "compiler.h"
 #include "specialize.h"
 #include "store.h"
 
@@ -18,7 +18,7 @@ typedef struct fex_loader fex_loader;
 typedef struct fex_loader_options {
     const fex_driver *driver; /* NULL: no device, fex_loader_prewarm only */
     CUcontext cuda_context;   /* modules are loaded into it */
-    fex_compiler *compiler;         /* opened on first use, by itself */
+    fex_compiler *compiler;   /* opened on first use, by itself */
     fex_store *store;
     const fex_sources *sources;
     const fex_log *log;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "digest.h"
 #include "sources.h"
 
 /* What a directory of sources keeps: the list, and every name and text. */
@@ -30,8 +31,7 @@ static void digest_sources(fex_sources *sources)
     XXH128_canonical_t canonical;
     XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
     XXH3_freeState(state);
-    for (size_t i = 0; i < sizeof canonical.digest; i++)
-        snprintf(sources->digest + 2 * i, 3, "%02x", canonical.digest[i]);
+    fex_digest_format(canonical.digest, sources->digest);
 }
 
 /* ---- A directory -------------------------------------------------------- */

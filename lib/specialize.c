@@ -6,12 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
+#include "digest.h"
 #include "specialize.h"
 
 /* The first line of every key: what an entry holds and means. */
 #define RECIPE_FORMAT "flashexpert_rtc kernel 1"
+
+#define ARCHITECTURE_OPTION "--gpu-architecture="
 
 /* The one list of options, after the architecture. Warnings about constants of
  * the prelude that a kernel does not use are of no use to anyone. */
@@ -21,13 +23,6 @@ static const char *const common_options[] = {"--std=c++17",
 static const char *type_of(int64_t value)
 {
     return value >= INT32_MIN && value <= INT32_MAX ? "int" : "long long";
-}
-
-/* "sddmm_gather.cu" -> "sddmm_gather" */
-static int stem_length(const char *file)
-{
-    const char *const dot = strrchr(file, '.');
-    return dot != NULL ? (int)(dot - file) : (int)strlen(file);
 }
 
 /* ---- Text forms, each written to a stream ------------------------------- */
@@ -54,16 +49,92 @@ static void write_key(FILE *out, const fex_sources *sources,
     fprintf(out, "\n%s", recipe->prelude);
 }
 
-static void write_words(FILE *out, const fex_kernel_spec *spec)
+/* ---- A key text in words ------------------------------------------------- */
+
+/* A stretch of a key text. */
+typedef struct stretch {
+    const char *begin, *end;
+} stretch;
+
+/* Takes the next line off *rest, without its newline; 0 at the end. */
+static int take_line(stretch *rest, stretch *line)
 {
-    fprintf(out, "%.*s", stem_length(spec->file), spec->file);
-    for (size_t i = 0; i < spec->constant_count; i++) {
-        fputc(' ', out);
-        for (const char *c = spec->constants[i].name; *c != '\0'; c++)
-            fputc(*c >= 'A' && *c <= 'Z' ? *c - 'A' + 'a' : *c, out);
-        fprintf(out, "=%" PRId64, spec->constants[i].value);
+    if (rest->begin == rest->end)
+        return 0;
+    const char *const newline =
+        memchr(rest->begin, '\n', (size_t)(rest->end - rest->begin));
+    line->begin = rest->begin;
+    line->end = newline != NULL ? newline : rest->end;
+    rest->begin = newline != NULL ? newline + 1 : rest->end;
+    return 1;
+}
+
+/* Whether text starts with prefix, which is then taken off. */
+static int take_prefix(stretch *text, const char *prefix)
+{
+    const size_t length = strlen(prefix);
+    if ((size_t)(text->end - text->begin) < length ||
+        memcmp(text->begin, prefix, length) != 0)
+        return 0;
+    text->begin += length;
+    return 1;
+}
+
+/* Up to the first of any of the stops. */
+static stretch until(stretch text, const char *stops)
+{
+    stretch head = {text.begin, text.begin};
+    while (head.end < text.end && strchr(stops, *head.end) == NULL)
+        head.end++;
+    return head;
+}
+
+static void write_printable(FILE *out, stretch text, int lower)
+{
+    for (const char *c = text.begin; c < text.end; c++) {
+        const char small = *c >= 'A' && *c <= 'Z' ? *c - 'A' + 'a' : *c;
+        fputc(*c < ' ' || *c > '~' ? '?' : lower ? small : *c, out);
     }
-    fprintf(out, " %s", spec->architecture->name);
+}
+
+/* "constexpr int TOP_K = 64;" becomes " top_k=64". */
+static void write_constant(FILE *out, stretch line)
+{
+    if (!take_prefix(&line, "int ") && !take_prefix(&line, "long long "))
+        return;
+    const stretch name = until(line, " ");
+    line.begin = name.end;
+    if (!take_prefix(&line, " = "))
+        return;
+    fputc(' ', out);
+    write_printable(out, name, 1);
+    fputc('=', out);
+    write_printable(out, until(line, ";"), 0);
+}
+
+/* Returns whether a file and an architecture were named. */
+static int write_words(FILE *out, stretch text, char architecture[16])
+{
+    stretch line;
+    int named = 0;
+    architecture[0] = '\0';
+    while (take_line(&text, &line)) {
+        if (take_prefix(&line, "file: ")) {
+            write_printable(out, until(line, "."), 0);
+            named = line.begin < line.end;
+        } else if (take_prefix(&line, "options: " ARCHITECTURE_OPTION)) {
+            const stretch name = until(line, " ");
+            for (int i = 0; i < 15 && i < name.end - name.begin; i++) {
+                const char c = name.begin[i];
+                architecture[i] = c < ' ' || c > '~' ? '?' : c;
+                architecture[i + 1] = '\0';
+            }
+        } else if (take_prefix(&line, "constexpr ")) {
+            write_constant(out, line);
+        }
+    }
+    fprintf(out, " %s", architecture);
+    return named && architecture[0] != '\0';
 }
 
 /* ---- Putting it together ------------------------------------------------ */
@@ -104,7 +175,7 @@ static fex_status make_source(const fex_source *file, fex_recipe *recipe)
 static fex_status make_options(const fex_kernel_spec *spec, fex_recipe *recipe)
 {
     snprintf(recipe->architecture, sizeof recipe->architecture,
-             "--gpu-architecture=%s", spec->architecture->name);
+             ARCHITECTURE_OPTION "%s", spec->architecture->name);
     recipe->options[recipe->option_count++] = recipe->architecture;
     for (size_t i = 0; i < sizeof common_options / sizeof *common_options; i++)
         recipe->options[recipe->option_count++] = common_options[i];
@@ -115,32 +186,40 @@ static fex_status make_key(const fex_sources *sources,
                            const fex_kernel_spec *spec, fex_recipe *recipe)
 {
     size_t size;
-    XXH128_canonical_t canonical;
     FILE *const out = open_memstream(&recipe->key_text, &size);
     if (out == NULL)
         return out_of_memory();
     write_key(out, sources, spec, recipe);
     if (!close_stream(out))
         return out_of_memory();
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits(recipe->key_text, size));
-    for (size_t i = 0; i < sizeof canonical.digest; i++)
-        snprintf(recipe->key + 2 * i, 3, "%02x", canonical.digest[i]);
+    fex_digest_text(recipe->key_text, size, recipe->key);
     return FEX_OK;
 }
 
-static fex_status make_words(const fex_kernel_spec *spec, fex_recipe *recipe)
+fex_status fex_describe_key(const char *key_text, size_t length, char **words,
+                            char architecture[16])
 {
     size_t size;
-    FILE *const out = open_memstream(&recipe->words, &size);
+    char *made = NULL;
+    FILE *const out = open_memstream(&made, &size);
     if (out == NULL)
         return out_of_memory();
-    write_words(out, spec);
-    return close_stream(out) ? FEX_OK : out_of_memory();
+    const int named = write_words(
+        out, (stretch){key_text, key_text + length}, architecture);
+    const int complete = close_stream(out);
+    if (complete && named) {
+        *words = made;
+        return FEX_OK;
+    }
+    free(made);
+    return complete ? fex_fail(FEX_ERROR_CORRUPT, "no key text of a kernel")
+                    : out_of_memory();
 }
 
 fex_status fex_specialize(const fex_sources *sources,
                           const fex_kernel_spec *spec, fex_recipe *recipe)
 {
+    char architecture[16];
     fex_status status;
     const fex_source *const file = fex_sources_find(sources, spec->file);
     if (file == NULL)
@@ -155,7 +234,8 @@ fex_status fex_specialize(const fex_sources *sources,
     if (status == FEX_OK)
         status = make_key(sources, spec, recipe);
     if (status == FEX_OK)
-        status = make_words(spec, recipe);
+        status = fex_describe_key(recipe->key_text, strlen(recipe->key_text),
+                                  &recipe->words, architecture);
     if (status != FEX_OK)
         fex_recipe_free(recipe);
     return status;

@@ -48,4 +48,10 @@ fex_status fex_specialize(const fex_sources *sources,
                           const fex_kernel_spec *spec, fex_recipe *recipe);
 void fex_recipe_free(fex_recipe *recipe);
 
+/* The words and the architecture of a key text, of which nothing is trusted:
+ * "?" stands for what is not printable. The caller frees *words.
+ * FEX_ERROR_CORRUPT if it is no key text. */
+fex_status fex_describe_key(const char *key_text, size_t length, char **words,
+                            char architecture[16]);
+
 #endif

@@ -1,85 +1,148 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* store.c - the tiers of the kernel cache on disk. */
+/* store.c - the tiers of the kernel cache. */
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <time.h>
 
+#include "compiler.h"
 #include "entry.h"
+#include "files.h"
+#include "prune.h"
 #include "store.h"
+#include "tier.h"
 
-#define TIERS_MAX 16
-#define PATH_BYTES 4096
+#define TIERS_MAX 32
+#define LOCK_WAIT_MS 60000
+#define UNKNOWN_BYTES UINT64_MAX
 
 struct fex_store {
     const fex_log *log;
-    char *user_dir;           /* NULL: none */
-    char *read_only_path;     /* as given */
-    char *read_only_copy;     /* cut at its colons */
-    const char *tiers[TIERS_MAX]; /* the user tier first, if there is one */
-    size_t tier_count;
+    uint64_t max_bytes;
+    int lock_wait_ms;
+    int compiler_version_min;
+    int has_user_tier;
+    char *read_only_path; /* as given */
+    int64_t created;      /* seconds since 1970 */
+
+    pthread_mutex_t lock; /* over adding tiers, what is used, the bytes */
+    fex_tier tiers[TIERS_MAX]; /* the user tier first, if there is one */
+    atomic_size_t tier_count;
+    char (*used)[FEX_DIGEST_TEXT]; /* keys that must not be pruned */
+    size_t used_count, used_room;
+    uint64_t user_bytes; /* in the user tier, as far as we know */
+
     atomic_uint_fast64_t damaged;
+    atomic_int warned; /* that nothing can be written */
 };
 
 /* ---- Creating ----------------------------------------------------------- */
 
-static void add_read_only_tiers(fex_store *store)
+static fex_status add_tier(fex_store *store, const char *path, unsigned trust)
 {
-    char *rest = store->read_only_copy;
-    for (char *tier; (tier = strsep(&rest, ":")) != NULL;)
-        if (*tier != '\0' && store->tier_count < TIERS_MAX)
-            store->tiers[store->tier_count++] = tier;
+    const size_t count = store->tier_count;
+    if (count == TIERS_MAX)
+        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                        "there are more than %d cache tiers", TIERS_MAX);
+    if (fex_tier_init(&store->tiers[count], path, trust) != 0)
+        return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a store");
+    store->tier_count = count + 1;
+    return FEX_OK;
+}
+
+static fex_status add_tiers(fex_store *store, const fex_store_options *options)
+{
+    const unsigned group = options->shared ? FEX_TRUST_GROUP : 0;
+    fex_status status = FEX_OK;
+    if (options->user_dir != NULL) {
+        store->has_user_tier = 1;
+        return_if_error(add_tier(store, options->user_dir, group));
+    }
+    char *const copy = strdup(store->read_only_path);
+    if (copy == NULL)
+        return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a store");
+    char *rest = copy;
+    for (char *path; status == FEX_OK && (path = strsep(&rest, ":")) != NULL;)
+        if (*path != '\0')
+            status = add_tier(store, path, group | FEX_TRUST_ROOT);
+    free(copy);
+    return status;
 }
 
 fex_status fex_store_create(const fex_store_options *options,
                             fex_store **store)
 {
-    const char *const path =
-        options->read_only_path != NULL ? options->read_only_path : "";
+    fex_status status = FEX_OK;
     fex_store *const made = calloc(1, sizeof *made);
     if (made == NULL)
-        goto fail_memory;
+        return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a store");
     made->log = options->log;
-    made->read_only_path = strdup(path);
-    made->read_only_copy = strdup(path);
-    if (options->user_dir != NULL)
-        made->user_dir = strdup(options->user_dir);
-    if (made->read_only_path == NULL || made->read_only_copy == NULL ||
-        (options->user_dir != NULL && made->user_dir == NULL))
-        goto fail_copy;
-    if (made->user_dir != NULL)
-        made->tiers[made->tier_count++] = made->user_dir;
-    add_read_only_tiers(made);
+    made->max_bytes = options->max_bytes;
+    made->lock_wait_ms =
+        options->lock_wait_ms != 0 ? options->lock_wait_ms : LOCK_WAIT_MS;
+    made->compiler_version_min = options->compiler_version_min != 0
+                                     ? options->compiler_version_min
+                                     : FEX_COMPILER_VERSION_MIN;
+    made->created = time(NULL);
+    made->user_bytes = UNKNOWN_BYTES;
+    pthread_mutex_init(&made->lock, NULL);
+    made->read_only_path =
+        strdup(options->read_only_path != NULL ? options->read_only_path : "");
+    if (made->read_only_path == NULL)
+        status = fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a store");
+    if (status == FEX_OK)
+        status = add_tiers(made, options);
+    if (status != FEX_OK) {
+        fex_store_destroy(made);
+        return status;
+    }
     *store = made;
     return FEX_OK;
-
-fail_copy:
-    fex_store_destroy(made);
-fail_memory:
-    return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a store");
 }
 
 void fex_store_destroy(fex_store *store)
 {
     if (store == NULL)
         return;
-    free(store->user_dir);
+    for (size_t i = 0; i < store->tier_count; i++)
+        fex_tier_free(&store->tiers[i]);
+    pthread_mutex_destroy(&store->lock);
+    free(store->used);
     free(store->read_only_path);
-    free(store->read_only_copy);
     free(store);
+}
+
+fex_status fex_store_attach(fex_store *store, const fex_bundle *bundle)
+{
+    fex_status status = FEX_OK;
+    pthread_mutex_lock(&store->lock);
+    const size_t count = store->tier_count;
+    if (count == TIERS_MAX)
+        status = fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                          "there are more than %d cache tiers", TIERS_MAX);
+    else if (fex_tier_init_bundle(&store->tiers[count], bundle) != 0)
+        status = fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a tier");
+    else
+        store->tier_count = count + 1;
+    pthread_mutex_unlock(&store->lock);
+    return status;
+}
+
+static fex_tier *user_tier(fex_store *store)
+{
+    return store->has_user_tier ? &store->tiers[0] : NULL;
 }
 
 void fex_store_paths(const fex_store *store, char *user_dir, size_t user_size,
                      char *read_only, size_t read_only_size)
 {
     snprintf(user_dir, user_size, "%s",
-             store->user_dir != NULL ? store->user_dir : "");
+             store->has_user_tier ? store->tiers[0].path : "");
     snprintf(read_only, read_only_size, "%s", store->read_only_path);
 }
 
@@ -88,192 +151,320 @@ uint64_t fex_store_damaged(const fex_store *store)
     return atomic_load(&store->damaged);
 }
 
-/* ---- Finding ------------------------------------------------------------ */
+/* ---- What this run uses ------------------------------------------------- */
 
-static int entry_path(const char *tier, const char *key, char *path)
+static int find_used(const fex_store *store, const char *key)
 {
-    return snprintf(path, PATH_BYTES, "%s/%.2s/%s.fexk", tier, key, key) <
-           PATH_BYTES;
-}
-
-/* The bytes of a regular file; NULL with errno set if it cannot be read. */
-static unsigned char *read_file(const char *path, size_t *size)
-{
-    struct stat status;
-    unsigned char *bytes = NULL;
-    size_t used = 0;
-    const int file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (file < 0)
-        return NULL;
-    if (fstat(file, &status) != 0)
-        goto done;
-    if (!S_ISREG(status.st_mode)) {
-        errno = EINVAL;
-        goto done;
-    }
-    const size_t length = (size_t)status.st_size;
-    bytes = malloc(length + 1);
-    while (bytes != NULL && used < length) {
-        const ssize_t got = read(file, bytes + used, length - used);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            break;
-        used += (size_t)got;
-    }
-    *size = used;
-done:
-    close(file);
-    return bytes;
-}
-
-static void refuse(fex_store *store, const char *path, const char *why)
-{
-    atomic_fetch_add(&store->damaged, 1);
-    fex_log_write(store->log, FEX_LOG_WARNING,
-                  "cache entry %s is not usable (%s) and will be replaced",
-                  path, why);
-}
-
-/* Looks in one tier. What is wrong with an entry is nobody's error. */
-static int find_in_tier(fex_store *store, const char *tier,
-                        const fex_recipe *recipe, fex_cubin *cubin)
-{
-    char path[PATH_BYTES];
-    size_t size = 0;
-    fex_entry entry;
-    int found = 0;
-    if (!entry_path(tier, recipe->key, path))
-        return 0;
-    unsigned char *const bytes = read_file(path, &size);
-    if (bytes == NULL) {
-        if (errno != ENOENT && errno != ENOTDIR)
-            refuse(store, path, strerror(errno));
-        return 0;
-    }
-    if (fex_entry_decode(bytes, size, &entry) != FEX_OK) {
-        refuse(store, path, fex_last_error());
-    } else if (entry.key_length != strlen(recipe->key_text) ||
-               memcmp(entry.key_text, recipe->key_text, entry.key_length) != 0) {
-        refuse(store, path, "it is another kernel's");
-    } else {
-        /* The cubin moves to the front of the bytes that held the entry. */
-        memmove(bytes, entry.cubin, entry.cubin_size);
-        *cubin = (fex_cubin){.data = bytes,
-                             .size = entry.cubin_size,
-                             .compiler_version = entry.compiler_version};
-        found = 1;
-    }
-    if (!found)
-        free(bytes);
-    return found;
-}
-
-fex_status fex_store_find(fex_store *store, const fex_recipe *recipe,
-                          fex_cubin *cubin, int *found)
-{
-    *found = 0;
-    for (size_t i = 0; i < store->tier_count && !*found; i++)
-        *found = find_in_tier(store, store->tiers[i], recipe, cubin);
-    return FEX_OK;
-}
-
-fex_status fex_store_has(fex_store *store, const fex_recipe *recipe,
-                         int *found)
-{
-    fex_cubin cubin;
-    return_if_error(fex_store_find(store, recipe, &cubin, found));
-    if (*found)
-        fex_cubin_free(&cubin);
-    return FEX_OK;
-}
-
-/* ---- Writing ------------------------------------------------------------ */
-
-/* Makes a directory and those above it, private to the user. */
-static int make_directories(const char *path)
-{
-    char copy[PATH_BYTES];
-    if (snprintf(copy, sizeof copy, "%s", path) >= (int)sizeof copy) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    for (char *slash = strchr(copy + 1, '/'); slash != NULL;
-         slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        if (mkdir(copy, 0700) != 0 && errno != EEXIST)
-            return -1;
-        *slash = '/';
-    }
-    return mkdir(copy, 0700) != 0 && errno != EEXIST ? -1 : 0;
-}
-
-static int write_all(int file, const unsigned char *bytes, size_t size)
-{
-    while (size > 0) {
-        const ssize_t written = write(file, bytes, size);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return -1;
-        bytes += written;
-        size -= (size_t)written;
-    }
+    for (size_t i = 0; i < store->used_count; i++)
+        if (strcmp(store->used[i], key) == 0)
+            return 1;
     return 0;
 }
 
-/* Writes bytes to a private file beside path and renames it there. */
-static int write_file(const char *path, const unsigned char *bytes,
-                      size_t size)
+/* Without memory an entry may be pruned early, which costs a compile. */
+static void note_used(fex_store *store, const char *key)
 {
-    char temporary[PATH_BYTES];
-    if (snprintf(temporary, sizeof temporary, "%s.XXXXXX", path) >=
-        (int)sizeof temporary) {
-        errno = ENAMETOOLONG;
-        return -1;
+    pthread_mutex_lock(&store->lock);
+    if (!find_used(store, key)) {
+        if (store->used_count == store->used_room) {
+            const size_t room = 2 * store->used_room + 64;
+            void *const larger =
+                realloc(store->used, room * sizeof *store->used);
+            if (larger == NULL)
+                goto done;
+            store->used = larger;
+            store->used_room = room;
+        }
+        snprintf(store->used[store->used_count++], FEX_DIGEST_TEXT, "%s", key);
     }
-    const int file = mkostemp(temporary, O_CLOEXEC);
-    if (file < 0)
-        return -1;
-    int failed = write_all(file, bytes, size) != 0 || fsync(file) != 0;
-    int reason = errno;
-    if (close(file) != 0 && !failed) {
-        failed = 1;
-        reason = errno;
+done:
+    pthread_mutex_unlock(&store->lock);
+}
+
+static int is_used(void *user, const char *key)
+{
+    return find_used(user, key);
+}
+
+/* ---- Finding ------------------------------------------------------------ */
+
+static void refuse(fex_store *store, const fex_tier *tier, const char *key,
+                   const char *why)
+{
+    atomic_fetch_add(&store->damaged, 1);
+    fex_log_write(store->log, FEX_LOG_WARNING,
+                  "the cache entry %s in %s is not used: %s", key, tier->path,
+                  why);
+}
+
+/* Opens a tier; it is told of once if it cannot be used. */
+static void open_tier(fex_store *store, fex_tier *tier)
+{
+    char buffer[128];
+    const int error = fex_tier_open(tier);
+    if (error == 0)
+        return;
+    if (tier == user_tier(store))
+        atomic_store(&store->warned, 1);
+    fex_log_write(store->log, FEX_LOG_WARNING, "the cache %s is not used: %s",
+                  tier->path, fex_files_reason(error, buffer, sizeof buffer));
+}
+
+/* What is wrong with the bytes of an entry, or NULL. */
+static const char *check_entry(const fex_store *store, const fex_recipe *recipe,
+                               const unsigned char *bytes, size_t got,
+                               size_t size, fex_entry *entry)
+{
+    if (got != size)
+        return "it is too large";
+    if (fex_entry_decode(bytes, size, entry) != FEX_OK)
+        return fex_last_error();
+    if (entry->key_length != strlen(recipe->key_text) ||
+        memcmp(entry->key_text, recipe->key_text, entry->key_length) != 0)
+        return "it is another kernel's";
+    if (entry->compiler_version < store->compiler_version_min)
+        return "its compiler is known to be wrong";
+    return NULL;
+}
+
+/* Looks in one tier. What is wrong with an entry is nobody's error. */
+static int find_in_tier(fex_store *store, fex_tier *tier,
+                        const fex_recipe *recipe, int quiet, fex_cubin *cubin)
+{
+    char buffer[128];
+    unsigned char *bytes;
+    size_t got, size;
+    fex_entry entry;
+    open_tier(store, tier);
+    const int error = fex_tier_read(tier, recipe->key, FEX_ENTRY_MAX, &bytes,
+                                    &got, &size);
+    if (error != 0) {
+        if (error != ENOENT && !quiet)
+            refuse(store, tier, recipe->key,
+                   fex_files_reason(error, buffer, sizeof buffer));
+        return 0;
     }
-    if (!failed && rename(temporary, path) != 0) {
-        failed = 1;
-        reason = errno;
+    const char *const why =
+        check_entry(store, recipe, bytes, got, size, &entry);
+    if (why != NULL) {
+        if (!quiet)
+            refuse(store, tier, recipe->key, why);
+        free(bytes);
+        return 0;
     }
-    if (failed)
-        unlink(temporary);
-    errno = reason;
-    return failed ? -1 : 0;
+    /* The cubin moves to the front of the bytes that held the entry. */
+    memmove(bytes, entry.cubin, entry.cubin_size);
+    *cubin = (fex_cubin){.data = bytes,
+                         .size = entry.cubin_size,
+                         .compiler_version = entry.compiler_version};
+    return 1;
+}
+
+static void note_use(fex_store *store, const fex_tier *tier, const char *key,
+                     fex_store_use use)
+{
+    if (use == FEX_STORE_LOOK || tier != user_tier(store))
+        return;
+    note_used(store, key);
+    fex_directory_stamp(&tier->directory, key, use == FEX_STORE_LOAD);
+}
+
+void fex_store_find(fex_store *store, const fex_recipe *recipe,
+                    fex_store_use use, fex_cubin *cubin, int *found)
+{
+    const size_t count = store->tier_count;
+    *found = 0;
+    for (size_t i = 0; i < count && !*found; i++) {
+        *found = find_in_tier(store, &store->tiers[i], recipe, 0, cubin);
+        if (*found)
+            note_use(store, &store->tiers[i], recipe->key, use);
+    }
+}
+
+void fex_store_find_again(fex_store *store, const fex_recipe *recipe,
+                          fex_store_use use, fex_cubin *cubin, int *found)
+{
+    fex_tier *const tier = user_tier(store);
+    *found = tier != NULL && find_in_tier(store, tier, recipe, 1, cubin);
+    if (*found)
+        note_use(store, tier, recipe->key, use);
+}
+
+/* ---- Making entries ----------------------------------------------------- */
+
+void fex_store_lock_key(fex_store *store, const char *key,
+                        fex_store_lock *lock)
+{
+    char buffer[128];
+    fex_tier *const tier = user_tier(store);
+    *lock = (fex_store_lock){.shard = -1, .file = -1};
+    if (tier == NULL || tier->kind == FEX_TIER_REFUSED)
+        return;
+    const int error = fex_directory_lock_key(&tier->directory, key,
+                                             store->lock_wait_ms, lock);
+    if (error != 0)
+        fex_log_write(store->log, FEX_LOG_DEBUG, "no lock for %s in %s: %s",
+                      key, tier->path,
+                      fex_files_reason(error, buffer, sizeof buffer));
+}
+
+void fex_store_unlock_key(const char *key, fex_store_lock *lock)
+{
+    fex_directory_unlock_key(key, lock);
+}
+
+/* Reports that entries cannot be kept: an error each time, a warning once. */
+static fex_status fail_put(fex_store *store, const char *why)
+{
+    const char *const path =
+        store->has_user_tier ? store->tiers[0].path : "(none)";
+    if (atomic_exchange(&store->warned, 1) == 0)
+        fex_log_write(store->log, FEX_LOG_WARNING,
+                      "kernels are kept in memory only, the cache %s cannot be "
+                      "written: %s",
+                      path, why);
+    return fex_fail(FEX_ERROR_IO, "the cache %s cannot be written: %s", path,
+                    why);
+}
+
+/* Makes room. What others have used since this store began may be part of the
+ * same job, and stays like what this one has used. */
+static void keep_budget(fex_store *store, uint64_t added)
+{
+    uint64_t removed, left;
+    const fex_prune rule = {.max_bytes = store->max_bytes,
+                            .spare = store->created,
+                            .keep = is_used,
+                            .user = store};
+    pthread_mutex_lock(&store->lock);
+    /* The first time nothing is known, and leftovers are to be swept. */
+    if (store->user_bytes == UNKNOWN_BYTES ||
+        store->user_bytes + added > store->max_bytes) {
+        fex_prune_directory(&user_tier(store)->directory, &rule, &removed,
+                            &left);
+        store->user_bytes = left;
+        if (removed > 0)
+            fex_log_write(store->log, FEX_LOG_INFO,
+                          "removed %llu kernels from the cache %s",
+                          (unsigned long long)removed, store->tiers[0].path);
+    } else {
+        store->user_bytes += added;
+    }
+    pthread_mutex_unlock(&store->lock);
+}
+
+fex_status fex_store_put_entry(fex_store *store, const char *key,
+                               const void *bytes, size_t size)
+{
+    char buffer[128];
+    fex_tier *const tier = user_tier(store);
+    if (tier == NULL)
+        return fail_put(store, "neither HOME nor XDG_CACHE_HOME is set");
+    open_tier(store, tier);
+    if (tier->kind == FEX_TIER_REFUSED || tier->kind == FEX_TIER_BUNDLE)
+        return fail_put(store, "it is no directory, or not to be trusted");
+    const int error = fex_directory_write(&tier->directory, key, bytes, size);
+    if (error != 0)
+        return fail_put(store, fex_files_reason(error, buffer, sizeof buffer));
+    note_used(store, key);
+    keep_budget(store, size);
+    return FEX_OK;
 }
 
 fex_status fex_store_put(fex_store *store, const fex_recipe *recipe,
                          const fex_cubin *cubin)
 {
-    char path[PATH_BYTES], directory[PATH_BYTES];
     unsigned char *bytes;
     size_t size;
-    if (store->user_dir == NULL)
-        return fex_fail(FEX_ERROR_IO, "there is no cache directory: neither "
-                                      "HOME nor XDG_CACHE_HOME is set");
-    if (!entry_path(store->user_dir, recipe->key, path))
-        return fex_fail(FEX_ERROR_IO, "cache directory %s: its name is too long",
-                        store->user_dir);
-    return_if_error(
-        fex_entry_encode(recipe->key_text, cubin, &bytes, &size));
-    memcpy(directory, path, sizeof directory);
-    *strrchr(directory, '/') = '\0';
-    fex_status status = FEX_OK;
-    if (make_directories(directory) != 0)
-        status = fex_fail(FEX_ERROR_IO, "cache directory %s: %s", directory,
-                          strerror(errno));
-    else if (write_file(path, bytes, size) != 0)
-        status = fex_fail(FEX_ERROR_IO, "cache entry %s: %s", path,
-                          strerror(errno));
+    return_if_error(fex_entry_encode(recipe->key_text, cubin, &bytes, &size));
+    const fex_status status =
+        fex_store_put_entry(store, recipe->key, bytes, size);
     free(bytes);
     return status;
+}
+
+/* ---- All entries -------------------------------------------------------- */
+
+typedef struct store_walk {
+    fex_tier *tier;
+    size_t limit;
+    fex_store_visitor visitor;
+    void *user;
+    fex_status status;
+} store_walk;
+
+static int visit_file(void *user, const fex_directory_item *file)
+{
+    store_walk *const walk = user;
+    fex_store_item item = {.tier = walk->tier->path, .file = *file};
+    if (walk->tier->kind == FEX_TIER_BUNDLE)
+        snprintf(item.path, sizeof item.path, "%s", walk->tier->path);
+    else
+        fex_directory_file(&walk->tier->directory, file->key, item.path,
+                           sizeof item.path);
+    const int error = fex_tier_read(walk->tier, file->key, walk->limit,
+                                    &item.bytes, &item.got, &item.size);
+    /* What is gone meanwhile has not been met. */
+    if (error == ENOENT)
+        return 0;
+    walk->status = error == ENOMEM
+                       ? fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory to walk")
+                       : walk->visitor(walk->user, &item);
+    if (error == 0)
+        free(item.bytes);
+    return walk->status == FEX_OK ? 0 : ECANCELED;
+}
+
+fex_status fex_store_walk(fex_store *store, int whole,
+                          fex_store_visitor visitor, void *user)
+{
+    const size_t count = store->tier_count;
+    store_walk walk = {.limit = whole ? FEX_ENTRY_MAX : FEX_ENTRY_HEAD_MAX,
+                       .visitor = visitor,
+                       .user = user,
+                       .status = FEX_OK};
+    for (size_t i = 0; i < count && walk.status == FEX_OK; i++) {
+        walk.tier = &store->tiers[i];
+        open_tier(store, walk.tier);
+        if (fex_tier_walk(walk.tier, visit_file, &walk) == ENOMEM)
+            return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory to walk");
+    }
+    return walk.status;
+}
+
+static fex_status prune(fex_store *store, const fex_prune *rule,
+                        uint64_t *removed)
+{
+    uint64_t left;
+    fex_tier *const tier = user_tier(store);
+    *removed = 0;
+    if (tier == NULL)
+        return FEX_OK;
+    open_tier(store, tier);
+    if (tier->kind != FEX_TIER_DIRECTORY)
+        return FEX_OK;
+    pthread_mutex_lock(&store->lock);
+    const fex_status status =
+        fex_prune_directory(&tier->directory, rule, removed, &left);
+    store->user_bytes = left;
+    pthread_mutex_unlock(&store->lock);
+    return status;
+}
+
+fex_status fex_store_prune(fex_store *store, uint64_t max_bytes,
+                           int64_t older_than, uint64_t *removed)
+{
+    const fex_prune rule = {
+        .max_bytes = max_bytes,
+        .before = older_than > 0 ? time(NULL) - older_than : 0,
+        .verify = 1,
+        .keep = is_used,
+        .user = store};
+    return prune(store, &rule, removed);
+}
+
+fex_status fex_store_clear(fex_store *store, uint64_t *removed)
+{
+    const fex_prune rule = {.max_bytes = 0};
+    return prune(store, &rule, removed);
 }
