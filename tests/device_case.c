@@ -35,15 +35,6 @@ static void need(const device_case *c, fex_status status)
                   fex_last_error());
 }
 
-/* Ends the program, because a thread other than Check's cannot fail a test. */
-static void *allocate(size_t bytes)
-{
-    void *const memory = malloc(bytes + 1);
-    if (memory == NULL)
-        abort();
-    return memory;
-}
-
 /* ---- Arrays -------------------------------------------------------------- */
 
 /* The FEX_ACCUMULATE_... of a gradient, 0 for any other array. */
@@ -65,7 +56,7 @@ int device_case_is_output(const device_case *c, int which, fex_pass passes)
     return (passes & FEX_PASS_BACKWARD) != 0 && gradient_bit(which) != 0;
 }
 
-static size_t array_bytes(const case_array *a)
+size_t case_array_bytes(const case_array *a)
 {
     return a->rows == 0 ? 0
                         : (size_t)((a->rows - 1) * a->stride + a->columns) *
@@ -146,7 +137,7 @@ static void fill_indices(const case_spec *spec, case_array *a,
 static void fill_numbers(double deviation, case_array *a, test_random *random)
 {
     double *const values =
-        allocate((size_t)a->columns * sizeof *values);
+        test_allocate((size_t)a->columns * sizeof *values);
     for (int64_t row = 0; row < a->rows; row++) {
         const int64_t at = row * a->stride;
         test_random_row(random, deviation, a->columns, values);
@@ -163,14 +154,14 @@ static void make_array(device_case *c, int which)
     const case_spec *const s = &c->spec;
     case_array *const a = &c->arrays[which];
     test_random random = {s->seed * CASE_ARRAYS + (uint64_t)which};
-    const size_t bytes = array_bytes(a);
+    const size_t bytes = case_array_bytes(a);
     const int empty_output = which >= CASE_EXPERT_STATES &&
                              (gradient_bit(which) & s->accumulate) == 0;
     if (a->element == 0)
         return;
-    a->exact = allocate((size_t)(a->rows * a->columns) * sizeof *a->exact);
-    a->initial = allocate(bytes);
-    a->result = allocate(bytes);
+    a->exact = test_allocate((size_t)(a->rows * a->columns) * sizeof *a->exact);
+    a->initial = test_allocate(bytes);
+    a->result = test_allocate(bytes);
     memset(a->initial, TEST_POISON, bytes);
     if (which == CASE_INDICES)
         fill_indices(s, a, &random);
@@ -183,7 +174,7 @@ static void place_array(device_case *c, case_array *a)
 {
     if (a->element == 0)
         return;
-    test_buffer_create(c->device, array_bytes(a),
+    test_buffer_create(c->device, case_array_bytes(a),
                        c->spec.misalignment * a->element, &a->buffer);
     test_buffer_upload(c->device, &a->buffer, a->initial);
 }
@@ -348,85 +339,4 @@ void device_case_run(device_case *c, fex_pass passes)
     if ((passes & FEX_PASS_BACKWARD) != 0)
         need(c, device_case_launch(c, FEX_PASS_BACKWARD, NULL));
     TEST_DRIVER(c->device, cuCtxSynchronize());
-}
-
-/* ---- Results ------------------------------------------------------------- */
-
-static void check_padding(const device_case *c, const case_array *a)
-{
-    const size_t row = (size_t)a->columns * a->element;
-    const size_t stride = (size_t)a->stride * a->element;
-    for (int64_t i = 0; i + 1 < a->rows; i++)
-        for (size_t byte = row; byte < stride; byte++)
-            ck_assert_msg((unsigned char)a->result[(size_t)i * stride + byte] ==
-                              TEST_POISON,
-                          "%s: %s was written behind row %" PRId64,
-                          device_case_words(c), a->name, i);
-}
-
-void device_case_download(device_case *c, fex_pass passes)
-{
-    test_buffer_check_guards(c->device, &c->workspace);
-    for (int i = 0; i < CASE_ARRAYS; i++) {
-        case_array *const a = &c->arrays[i];
-        if (a->element != 0)
-            test_buffer_check_guards(c->device, &a->buffer);
-        if (!device_case_is_output(c, i, passes))
-            continue;
-        test_buffer_download(c->device, &a->buffer, a->result);
-        check_padding(c, a);
-    }
-}
-
-double device_case_error(const device_case *c, int which)
-{
-    const case_array *const a = &c->arrays[which];
-    const int64_t count = a->rows * a->columns;
-    double *const result = allocate((size_t)count * sizeof *result);
-    double *const truth = allocate((size_t)count * sizeof *truth);
-    for (int64_t row = 0; row < a->rows; row++)
-        fex_convert_load(a->dtype, a->result, row * a->stride, a->columns,
-                         result + row * a->columns);
-    fex_convert_load(FEX_DTYPE_F32, a->exact, 0, count, truth);
-    const double error = test_relative_error(result, truth, count);
-    free(truth);
-    free(result);
-    return error;
-}
-
-double device_case_tolerance(const device_case *c, int which)
-{
-    const case_array *const a = &c->arrays[which];
-    int64_t elements = 0;
-    for (int64_t i = 0; i < a->rows * a->columns; i++)
-        elements += a->exact[i] != 0;
-    return test_tolerance(a->dtype, elements);
-}
-
-void device_case_check(device_case *c, fex_pass passes)
-{
-    device_case_download(c, passes);
-    for (int i = 0; i < CASE_ARRAYS; i++) {
-        if (!device_case_is_output(c, i, passes))
-            continue;
-        const double error = device_case_error(c, i);
-        ck_assert_msg(error <= device_case_tolerance(c, i),
-                      "%s: %s is off by %.3g", device_case_words(c),
-                      c->arrays[i].name, error);
-    }
-}
-
-/* FNV-1a. */
-uint64_t device_case_digest(const device_case *c, fex_pass passes)
-{
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    for (int i = 0; i < CASE_ARRAYS; i++) {
-        const case_array *const a = &c->arrays[i];
-        if (!device_case_is_output(c, i, passes))
-            continue;
-        for (size_t byte = 0; byte < array_bytes(a); byte++)
-            hash = (hash ^ (unsigned char)a->result[byte]) *
-                   UINT64_C(0x100000001b3);
-    }
-    return hash;
 }

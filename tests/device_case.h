@@ -63,6 +63,9 @@ typedef struct case_array {
     test_buffer buffer;
 } case_array;
 
+/* Of its memory, the padding behind the last row not included. */
+size_t case_array_bytes(const case_array *a);
+
 typedef struct device_case {
     case_spec spec;
     const test_device *device;

@@ -4,6 +4,15 @@
 #include "support.h"
 
 #include <math.h>
+#include <stdlib.h>
+
+void *test_allocate(size_t bytes)
+{
+    void *const memory = malloc(bytes + 1);
+    if (memory == NULL)
+        abort();
+    return memory;
+}
 
 /* ---- Random numbers ------------------------------------------------------ */
 
@@ -88,12 +97,10 @@ double test_relative_error(const double *result, const double *truth,
     return sqrt(difference / norm);
 }
 
-double test_tolerance(fex_dtype dtype, int64_t elements)
+double test_tolerance(fex_dtype dtype)
 {
-    static const struct {
-        double mean, worst;
-    } tolerances[] = {[FEX_DTYPE_F16] = {2.8e-4, 4.9e-4},
-                      [FEX_DTYPE_BF16] = {2.2e-3, 4.0e-3},
-                      [FEX_DTYPE_F32] = {1e-6, 1e-6}};
-    return elements < 256 ? tolerances[dtype].worst : tolerances[dtype].mean;
+    static const double tolerances[] = {[FEX_DTYPE_F16] = 2.8e-4,
+                                        [FEX_DTYPE_BF16] = 2.2e-3,
+                                        [FEX_DTYPE_F32] = 1e-6};
+    return tolerances[dtype];
 }

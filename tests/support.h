@@ -10,6 +10,10 @@
 
 #include "flashexpert_rtc.h"
 
+/* Memory, or the end of the program: a thread other than Check's cannot fail a
+ * test. Never NULL, 0 bytes included. */
+void *test_allocate(size_t bytes);
+
 /* ---- Random numbers ------------------------------------------------------ */
 
 typedef struct test_random {
@@ -49,8 +53,8 @@ void test_random_row(test_random *random, double deviation, int64_t count,
 double test_relative_error(const double *result, const double *truth,
                            int64_t count);
 
-/* What one rounding to dtype, after sums in float32, may come to. Over few
- * elements that is the worst case of one element, over many the mean. */
-double test_tolerance(fex_dtype dtype, int64_t elements);
+/* What one rounding to dtype after sums in float32 comes to in this norm, over
+ * numbers that are many and alike. */
+double test_tolerance(fex_dtype dtype);
 
 #endif
