@@ -3,9 +3,12 @@
 #include "config.h"
 
 #include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../tools/commands.h"
+#include "../tools/shape_keys.h"
 #include "command.h"
 
 static const tool_command *const commands[] = {
@@ -52,6 +55,47 @@ START_TEST(help_of_a_command_lists_every_option)
     for (const char *line = help->out; *line != '\0';
          line += strcspn(line, "\n") + 1)
         ck_assert_msg(strcspn(line, "\n") <= 80, "%s", line);
+}
+END_TEST
+
+/* The text of the manual page, with the backslashes before dashes removed. */
+static char manual[1 << 16];
+
+static void read_manual(void)
+{
+    char path[4096];
+    size_t length = 0;
+    int c;
+
+    snprintf(path, sizeof path, "%s/tools/flashexpert.1",
+             getenv("top_srcdir"));
+    FILE *file = fopen(path, "r");
+    ck_assert_msg(file != NULL, "%s", path);
+    while ((c = getc(file)) != EOF && length + 1 < sizeof manual)
+        if (c != '\\')
+            manual[length++] = (char)c;
+    manual[length] = '\0';
+    fclose(file);
+}
+
+START_TEST(the_manual_knows_every_command_option_and_key)
+{
+    char words[64];
+
+    read_manual();
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        snprintf(words, sizeof words, ".SS %s", commands[i]->name);
+        contains(manual, words);
+        for (const tool_option *row = commands[i]->options; row->name != NULL;
+             row++) {
+            snprintf(words, sizeof words, "--%s", row->name);
+            contains(manual, words);
+        }
+    }
+    for (size_t k = 0; k < KEY_COUNT; k++) {
+        snprintf(words, sizeof words, ".BI %s= ", shape_keys[k].name);
+        contains(manual, words);
+    }
 }
 END_TEST
 
@@ -156,6 +200,7 @@ int main(void)
     tcase_add_test(tests, help_lists_every_command);
     tcase_add_loop_test(tests, help_of_a_command_lists_every_option, 0,
                         COMMAND_COUNT);
+    tcase_add_test(tests, the_manual_knows_every_command_option_and_key);
     tcase_add_test(tests, the_version_is_told);
     tcase_add_test(tests, info_is_json);
     tcase_add_loop_test(tests, a_mistake_gets_one_line_and_code_2, 0, count);
