@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_launch.c - what holds for a launch of either pass, whatever numbers it
+ * computes: preparing, workspaces, streams, graphs, threads, checked mode. */
+#include "config.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "device_suite.h"
+
+/* _i of every test here: the pass. */
+#define PASS ((fex_pass)_i)
+
+static const case_spec plain = {.dtype = FEX_DTYPE_BF16,
+                                .hidden_size = 64,
+                                .top_k = 32,
+                                .num_experts = 96,
+                                .num_tokens = 40,
+                                .distribution = TEST_ZIPF,
+                                .empty = 1};
+
+static device_case c;
+
+static void create(const case_spec *spec)
+{
+    device_case_create(&suite_device, spec, &c);
+}
+
+static void destroy(void)
+{
+    device_case_destroy(&c);
+}
+
+static void need(fex_status status)
+{
+    ck_assert_msg(status == FEX_OK, "%s", fex_last_error());
+}
+
+/* The digest of what one launch leaves, from outputs that were reset. */
+static uint64_t run_and_digest(fex_pass pass)
+{
+    device_case_reset(&c, pass);
+    device_case_run(&c, pass);
+    device_case_download(&c, pass);
+    return device_case_digest(&c, pass);
+}
+
+/* The digest where nothing was written. */
+static uint64_t untouched_digest(fex_pass pass)
+{
+    device_case_reset(&c, pass);
+    device_case_download(&c, pass);
+    return device_case_digest(&c, pass);
+}
+
+/* ---- Preparing ----------------------------------------------------------- */
+
+static uint64_t compiles(void)
+{
+    fex_context_stats stats = {.size = sizeof stats};
+    need(fex_context_get_stats(suite_device.context, &stats));
+    return stats.compiles + stats.cache_hits + stats.cache_misses +
+           stats.memory_hits;
+}
+
+/* Once prepared, a launch does not ask for a kernel at all. */
+START_TEST(prepared_launch_asks_for_no_kernel)
+{
+    create(&plain);
+    need(fex_op_prepare(c.op, PASS, plain.num_tokens));
+    const uint64_t before = compiles();
+    device_case_run(&c, PASS);
+    need(fex_op_prepare(c.op, PASS, plain.num_tokens));
+    ck_assert_uint_eq(compiles(), before);
+    destroy();
+}
+END_TEST
+
+/* ---- The same bits ------------------------------------------------------- */
+
+START_TEST(same_bits_on_every_run_and_stream)
+{
+    CUstream stream;
+    create(&plain);
+    const uint64_t first = run_and_digest(PASS);
+    for (int run = 0; run < 3; run++)
+        ck_assert_uint_eq(run_and_digest(PASS), first);
+
+    TEST_DRIVER(&suite_device, cuStreamCreate(&stream, 0));
+    device_case_reset(&c, PASS);
+    need(device_case_launch(&c, PASS, stream));
+    TEST_DRIVER(&suite_device, cuStreamSynchronize(stream));
+    device_case_download(&c, PASS);
+    ck_assert_uint_eq(device_case_digest(&c, PASS), first);
+    TEST_DRIVER(&suite_device, cuStreamDestroy(stream));
+    destroy();
+}
+END_TEST
+
+/* ---- Threads ------------------------------------------------------------- */
+
+enum { THREADS = 4, LAUNCHES = 6 };
+
+typedef struct launcher {
+    device_case own; /* data and workspace; the operation is shared */
+    fex_pass pass;
+    CUstream stream;
+    pthread_barrier_t *start;
+    fex_status status;
+    char error[256];
+} launcher;
+
+static void *launch_often(void *user)
+{
+    launcher *const l = user;
+    pthread_barrier_wait(l->start);
+    for (int i = 0; i < LAUNCHES && l->status == FEX_OK; i++)
+        l->status = device_case_launch(&l->own, l->pass, l->stream);
+    if (l->status != FEX_OK)
+        strncpy(l->error, fex_last_error(), sizeof l->error - 1);
+    return NULL;
+}
+
+static void create_launcher(launcher *l, int number, fex_pass pass,
+                            pthread_barrier_t *start)
+{
+    case_spec spec = plain;
+    spec.seed = (uint64_t)number;
+    device_case_create(&suite_device, &spec, &l->own);
+    fex_op_destroy(l->own.op);
+    l->own.op = c.op;
+    l->pass = pass;
+    l->start = start;
+    TEST_DRIVER(&suite_device,
+                cuStreamCreate(&l->stream, CU_STREAM_NON_BLOCKING));
+    ck_assert_int_eq(device_case_reference(&l->own, pass), FEX_OK);
+}
+
+static void finish_launcher(launcher *l)
+{
+    ck_assert_msg(l->status == FEX_OK, "%s", l->error);
+    TEST_DRIVER(&suite_device, cuStreamSynchronize(l->stream));
+    device_case_check(&l->own, l->pass);
+    TEST_DRIVER(&suite_device, cuStreamDestroy(l->stream));
+    l->own.op = NULL;
+    device_case_destroy(&l->own);
+}
+
+/* One operation, not prepared, and as many streams as threads. */
+START_TEST(threads_share_an_operation)
+{
+    static launcher launchers[THREADS];
+    pthread_t threads[THREADS];
+    pthread_barrier_t start;
+    create(&plain);
+    memset(launchers, 0, sizeof launchers);
+    pthread_barrier_init(&start, NULL, THREADS);
+    for (int i = 0; i < THREADS; i++)
+        create_launcher(&launchers[i], i, PASS, &start);
+    for (int i = 0; i < THREADS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, launch_often,
+                                        &launchers[i]),
+                         0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < THREADS; i++)
+        finish_launcher(&launchers[i]);
+    pthread_barrier_destroy(&start);
+    destroy();
+}
+END_TEST
+
+/* ---- Graphs -------------------------------------------------------------- */
+
+static CUstream begin_capture(void)
+{
+    CUstream stream;
+    TEST_DRIVER(&suite_device, cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+    TEST_DRIVER(&suite_device,
+                cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+    return stream;
+}
+
+static CUgraphExec end_capture(CUstream stream)
+{
+    CUgraph graph;
+    CUgraphExec executable;
+    TEST_DRIVER(&suite_device, cuStreamEndCapture(stream, &graph));
+    TEST_DRIVER(&suite_device, cuGraphInstantiate(&executable, graph, 0));
+    TEST_DRIVER(&suite_device, cuGraphDestroy(graph));
+    return executable;
+}
+
+static void replay(CUgraphExec executable, CUstream stream)
+{
+    TEST_DRIVER(&suite_device, cuGraphLaunch(executable, stream));
+    TEST_DRIVER(&suite_device, cuStreamSynchronize(stream));
+}
+
+static void end_graph(CUgraphExec executable, CUstream stream)
+{
+    TEST_DRIVER(&suite_device, cuGraphExecDestroy(executable));
+    TEST_DRIVER(&suite_device, cuStreamDestroy(stream));
+}
+
+START_TEST(replay_gives_the_same_bits)
+{
+    create(&plain);
+    need(fex_op_prepare(c.op, PASS, plain.num_tokens));
+    CUstream stream = begin_capture();
+    need(device_case_launch(&c, PASS, stream));
+    CUgraphExec executable = end_capture(stream);
+
+    /* Captured, nothing has run yet. */
+    device_case_download(&c, PASS);
+    ck_assert_uint_eq(device_case_digest(&c, PASS), untouched_digest(PASS));
+
+    const uint64_t direct = run_and_digest(PASS);
+    for (int run = 0; run < 2; run++) {
+        device_case_reset(&c, PASS);
+        replay(executable, stream);
+        device_case_download(&c, PASS);
+        ck_assert_uint_eq(device_case_digest(&c, PASS), direct);
+    }
+    end_graph(executable, stream);
+    destroy();
+}
+END_TEST
+
+/* An operation that is not prepared, or not for the arguments' alignment, is
+ * refused while a stream is captured, and what was captured before is fine. */
+static void refused_in_capture(const case_spec *spec, fex_pass pass,
+                               int prepare)
+{
+    device_case other;
+    create(&plain);
+    need(fex_op_prepare(c.op, pass, plain.num_tokens));
+    const uint64_t direct = run_and_digest(pass);
+    device_case_create(&suite_device, spec, &other);
+    if (prepare)
+        need(fex_op_prepare(other.op, pass, spec->num_tokens));
+
+    CUstream stream = begin_capture();
+    need(device_case_launch(&c, pass, stream));
+    ck_assert_int_eq(device_case_launch(&other, pass, stream),
+                     FEX_ERROR_NOT_PREPARED);
+    CUgraphExec executable = end_capture(stream);
+    device_case_reset(&c, pass);
+    replay(executable, stream);
+    device_case_download(&c, pass);
+    ck_assert_uint_eq(device_case_digest(&c, pass), direct);
+    end_graph(executable, stream);
+    device_case_destroy(&other);
+    destroy();
+}
+
+START_TEST(unprepared_is_refused_in_capture)
+{
+    refused_in_capture(&plain, PASS, 0);
+}
+END_TEST
+
+START_TEST(other_alignment_is_refused_in_capture)
+{
+    case_spec spec = plain;
+    spec.misalignment = 1;
+    refused_in_capture(&spec, PASS, 1);
+}
+END_TEST
+
+START_TEST(checked_mode_is_refused_in_capture)
+{
+    case_spec spec = plain;
+    spec.flags = FEX_OP_CHECK_INDICES;
+    refused_in_capture(&spec, PASS, 1);
+}
+END_TEST
+
+/* ---- Checked mode -------------------------------------------------------- */
+
+START_TEST(checked_mode_names_the_first_offender)
+{
+    case_spec spec = plain;
+    spec.flags = FEX_OP_CHECK_INDICES;
+    spec.empty = 0;
+    spec.num_experts = 100;
+    spec.row_padding = 8;
+    device_case_make(&spec, &c);
+    int32_t *const indices =
+        (int32_t *)(void *)c.arrays[CASE_INDICES].initial;
+    const int64_t stride = c.arrays[CASE_INDICES].stride;
+    indices[3 * stride + 4] = -7; /* empty, and allowed */
+    indices[31 * stride + 2] = INT32_MAX;
+    indices[17 * stride + 30] = 100;
+    indices[17 * stride + 31] = 101;
+    device_case_place(&c, &suite_device);
+
+    ck_assert_int_eq(device_case_launch(&c, PASS, NULL), FEX_ERROR_INDEX);
+    ck_assert_str_eq(fex_last_error(),
+                     "indices[17, 30] is not below num_experts 100");
+    device_case_download(&c, PASS);
+    const uint64_t after = device_case_digest(&c, PASS);
+    ck_assert_uint_eq(after, untouched_digest(PASS));
+    destroy();
+}
+END_TEST
+
+START_TEST(checked_mode_computes_the_same)
+{
+    case_spec spec = plain;
+    spec.empty = 0;
+    create(&spec);
+    const uint64_t unchecked = run_and_digest(PASS);
+    destroy();
+    spec.flags = FEX_OP_CHECK_INDICES;
+    create(&spec);
+    ck_assert_uint_eq(run_and_digest(PASS), unchecked);
+    destroy();
+}
+END_TEST
+
+/* ---- Workspaces ---------------------------------------------------------- */
+
+static void refuses_workspace(fex_pass pass, void *workspace, size_t bytes)
+{
+    c.forward.workspace = c.backward.workspace = workspace;
+    c.forward.workspace_size = c.backward.workspace_size = bytes;
+    ck_assert_int_eq(device_case_launch(&c, pass, NULL), FEX_ERROR_WORKSPACE);
+    TEST_DRIVER(&suite_device, cuCtxSynchronize());
+    device_case_download(&c, pass);
+    const uint64_t after = device_case_digest(&c, pass);
+    ck_assert_uint_eq(after, untouched_digest(pass));
+}
+
+START_TEST(wrong_workspaces_are_refused)
+{
+    size_t bytes;
+    case_spec spec = plain;
+    spec.flags = FEX_OP_CHECK_INDICES; /* so that every pass needs some */
+    create(&spec);
+    need(fex_op_workspace_size(c.op, PASS, spec.num_tokens, &bytes));
+    char *const workspace = c.workspace.pointer;
+    refuses_workspace(PASS, NULL, bytes);
+    refuses_workspace(PASS, workspace, bytes - 1);
+    refuses_workspace(PASS, workspace, 0);
+    refuses_workspace(PASS, workspace + 128, bytes);
+    destroy();
+}
+END_TEST
+
+/* The size for many tokens serves fewer. */
+START_TEST(workspace_grows_with_tokens)
+{
+    size_t previous = 0;
+    create(&plain);
+    for (int64_t tokens = 0; tokens < 70000; tokens += tokens / 7 + 1) {
+        size_t bytes;
+        need(fex_op_workspace_size(c.op, PASS, tokens, &bytes));
+        ck_assert_uint_ge(bytes, previous);
+        previous = bytes;
+    }
+    destroy();
+}
+END_TEST
+
+/* ---- The suite ----------------------------------------------------------- */
+
+#define EITHER_PASS(tests, name)                                               \
+    tcase_add_loop_test(tests, name, FEX_PASS_FORWARD, FEX_PASS_BACKWARD + 1)
+
+static void fill(Suite *suite, int full)
+{
+    TCase *const tests = tcase_create("launch");
+    (void)full; /* these are small everywhere */
+    EITHER_PASS(tests, prepared_launch_asks_for_no_kernel);
+    EITHER_PASS(tests, same_bits_on_every_run_and_stream);
+    EITHER_PASS(tests, threads_share_an_operation);
+    EITHER_PASS(tests, replay_gives_the_same_bits);
+    EITHER_PASS(tests, unprepared_is_refused_in_capture);
+    EITHER_PASS(tests, other_alignment_is_refused_in_capture);
+    EITHER_PASS(tests, checked_mode_is_refused_in_capture);
+    EITHER_PASS(tests, checked_mode_names_the_first_offender);
+    EITHER_PASS(tests, checked_mode_computes_the_same);
+    EITHER_PASS(tests, wrong_workspaces_are_refused);
+    EITHER_PASS(tests, workspace_grows_with_tokens);
+    suite_add_tcase(suite, tests);
+}
+
+int main(int argc, char **argv)
+{
+    return device_suite_main(argc, argv, "launch", fill);
+}
