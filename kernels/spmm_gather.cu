@@ -143,6 +143,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
         __syncthreads();
         // The next step's rows are on their way while a step is added.
         const int count = min_of(PAIR_TILE, TOP_K - first_k);
+        float tile_sums[VECTORS][WIDTH] = {};
         Step next;
         load_step(next, shared.pairs, group, columns, first_column);
         for (int base = 0; base < count; base += STEP_PAIRS) {
@@ -150,8 +151,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
             if (base + STEP_PAIRS < count)
                 load_step(next, shared.pairs, base + STEP_PAIRS + group,
                           columns, first_column);
-            add_step(sums, step);
+            add_step(tile_sums, step);
         }
+        // Tile by tile, so that no chain of additions gets long.
+#pragma unroll
+        for (int v = 0; v < VECTORS; ++v)
+#pragma unroll
+            for (int i = 0; i < WIDTH; ++i)
+                sums[v][i] += tile_sums[v][i];
         __syncthreads();
     }
 

@@ -7,11 +7,21 @@
 #include "../kernels/arguments.h"
 #include "variants.h"
 
-#define THREADS 256
 #define CLUSTER_MAX 8 /* blocks; more are not portable */
 #define TOKENS_MAX 128
 #define SUMS_MAX 32 /* of a lane */
-#define TOP_K_LARGE 256 /* from which a warp keeps more pairs in flight */
+
+/* Warps of a block, the pairs each keeps in flight, and how many such blocks a
+ * multiprocessor holds: for few pairs a token more blocks, for many more of
+ * everything. */
+typedef struct config {
+    int threads, unroll, blocks;
+} config;
+
+static config config_for(const fex_problem *problem)
+{
+    return problem->top_k < 256 ? (config){128, 2, 2} : (config){256, 4, 1};
+}
 
 static int applies(const fex_problem *problem,
                    const fex_architecture *architecture)
@@ -30,8 +40,8 @@ static size_t describe(const fex_problem *problem,
     fex_spec_add_rows(&specs[0], problem, geometry);
     fex_spec_add_choices(&specs[0], problem);
     fex_spec_add(&specs[0], "ROUTING_DTYPE", (int64_t)problem->routing_dtype);
-    fex_spec_add(&specs[0], "THREADS", THREADS);
-    fex_spec_add(&specs[0], "UNROLL", problem->top_k < TOP_K_LARGE ? 2 : 4);
+    fex_spec_add(&specs[0], "THREADS", config_for(problem).threads);
+    fex_spec_add(&specs[0], "UNROLL", config_for(problem).unroll);
     fex_spec_add(&specs[0], "CLUSTER_MAX", CLUSTER_MAX);
     return 1;
 }
@@ -46,9 +56,10 @@ static size_t workspace_size(const fex_problem *problem, int64_t num_tokens)
 /* As many blocks for a token as the device has room for at once. */
 static int cluster_for(const fex_launch *launch, int64_t num_tokens)
 {
+    const int64_t room = (int64_t)launch->device->multiprocessors *
+                         config_for(launch->problem).blocks;
     int cluster = CLUSTER_MAX;
-    while (cluster > 1 &&
-           num_tokens * cluster > launch->device->multiprocessors)
+    while (cluster > 1 && num_tokens * cluster > room)
         cluster /= 2;
     return cluster;
 }
@@ -78,7 +89,7 @@ static fex_status launch_forward(const fex_launch *launch)
     const int cluster = cluster_for(launch, in->num_tokens);
     const fex_grid grid = {.x = in->num_tokens * cluster,
                            .y = 1,
-                           .threads = THREADS,
+                           .threads = config_for(launch->problem).threads,
                            .cluster = cluster};
     return fex_launch_kernel(launch, launch->modules[0]->functions[0], grid,
                              &args);
