@@ -104,17 +104,29 @@ static void describe_arrays(device_case *c)
     }
 }
 
-/* So that scores, gates and products with dy are all near 1. */
-static double deviation_of(const case_spec *spec, int which)
+/* So that scores, gates and products with dy are all near 1. Means other than
+ * 0 keep sums from cancelling: what is left of one that cancels says little
+ * about how it was taken. */
+static void fill_row(const case_spec *spec, int which, int64_t count,
+                     double *values, test_random *random)
 {
+    const double row = 1 / sqrt((double)spec->hidden_size);
+    const double choices = 1 / sqrt((double)spec->top_k);
     switch (which) {
+    case CASE_HIDDEN_STATES:
+    case CASE_GRAD_OUTPUT:
+        test_random_row(random, 0.5, 1, count, values);
+        break;
     case CASE_DOWN_WEIGHTS:
     case CASE_UP_WEIGHTS:
-        return 1 / sqrt((double)spec->hidden_size);
+        test_random_row(random, 0, row, count, values);
+        break;
     case CASE_ROUTING_WEIGHTS:
-        return 1 / sqrt((double)spec->top_k);
+        test_random_row(random, choices, choices, count, values);
+        break;
     default:
-        return 1;
+        test_random_row(random, 0, 1, count, values);
+        break;
     }
 }
 
@@ -134,13 +146,14 @@ static void fill_indices(const case_spec *spec, case_array *a,
 }
 
 /* Random numbers, rounded to the array's type, and exactly those as float. */
-static void fill_numbers(double deviation, case_array *a, test_random *random)
+static void fill_numbers(const case_spec *spec, int which, case_array *a,
+                         test_random *random)
 {
     double *const values =
         test_allocate((size_t)a->columns * sizeof *values);
     for (int64_t row = 0; row < a->rows; row++) {
         const int64_t at = row * a->stride;
-        test_random_row(random, deviation, a->columns, values);
+        fill_row(spec, which, a->columns, values, random);
         fex_convert_store(a->dtype, a->initial, at, a->columns, values);
         fex_convert_load(a->dtype, a->initial, at, a->columns, values);
         fex_convert_store(FEX_DTYPE_F32, a->exact, row * a->columns,
@@ -167,7 +180,7 @@ static void make_array(device_case *c, int which)
         fill_indices(s, a, &random);
     else if (!empty_output &&
              (which != CASE_SCORES || s->scores == CASE_SCORES_OTHER))
-        fill_numbers(deviation_of(s, which), a, &random);
+        fill_numbers(s, which, a, &random);
 }
 
 static void place_array(device_case *c, case_array *a)

@@ -74,11 +74,11 @@ int64_t test_random_index(test_random *random, test_distribution distribution,
     }
 }
 
-void test_random_row(test_random *random, double deviation, int64_t count,
-                     double *values)
+void test_random_row(test_random *random, double mean, double deviation,
+                     int64_t count, double *values)
 {
     for (int64_t i = 0; i < count; i++)
-        values[i] = deviation * test_random_normal(random);
+        values[i] = mean + deviation * test_random_normal(random);
 }
 
 /* ---- Errors -------------------------------------------------------------- */

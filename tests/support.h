@@ -42,9 +42,9 @@ const char *test_distribution_name(test_distribution distribution);
 int64_t test_random_index(test_random *random, test_distribution distribution,
                           int64_t num_experts, int empty);
 
-/* Normal numbers of this standard deviation. */
-void test_random_row(test_random *random, double deviation, int64_t count,
-                     double *values);
+/* Normal numbers. */
+void test_random_row(test_random *random, double mean, double deviation,
+                     int64_t count, double *values);
 
 /* ---- Errors -------------------------------------------------------------- */
 
