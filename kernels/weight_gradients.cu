@@ -68,6 +68,17 @@ __device__ __forceinline__ void add_row(float (&sums)[VECTORS][WIDTH],
             sums[v][i] = fmaf(weight, widen<DTYPE>(row[v], i), sums[v][i]);
 }
 
+__device__ __forceinline__ void add_sums(Sums &sums, const Sums &more)
+{
+#pragma unroll
+    for (int v = 0; v < VECTORS; ++v)
+#pragma unroll
+        for (int i = 0; i < WIDTH; ++i) {
+            sums.down[v][i] += more.down[v][i];
+            sums.up[v][i] += more.up[v][i];
+        }
+}
+
 __device__ __forceinline__ void load_row(Vector<VECTOR_BYTES> (&row)[VECTORS],
                                          const void *rows, fex_i64 stride,
                                          fex_i64 token, int column, bool wanted)
@@ -94,6 +105,7 @@ add_pairs(const fex_weight_gradients_args &args, Sums &sums, unsigned first,
     const bool down = args.grad_down_weights != nullptr;
     const bool up = args.grad_up_weights != nullptr;
     const unsigned lane = threadIdx.x % GROUP;
+    Sums step = {};
     for (unsigned base = first; __any_sync(FULL_WARP, base < end);
          base += GROUP) {
         unsigned own_token = 0;
@@ -120,13 +132,19 @@ add_pairs(const fex_weight_gradients_args &args, Sums &sums, unsigned first,
             }
 #pragma unroll
             for (int u = 0; u < IN_FLIGHT; ++u) {
-                add_row(sums.down, hidden[u],
+                add_row(step.down, hidden[u],
                         __shfl_sync(FULL_WARP, own_weights.x, j + u, GROUP));
-                add_row(sums.up, output[u],
+                add_row(step.up, output[u],
                         __shfl_sync(FULL_WARP, own_weights.y, j + u, GROUP));
             }
         }
+        // Every 32 pairs, so that no chain of additions gets long.
+        if ((base - first + GROUP) % 32 == 0) {
+            add_sums(sums, step);
+            step = {};
+        }
     }
+    add_sums(sums, step);
 }
 
 // ---- Partial sums of experts with many pairs
