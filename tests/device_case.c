@@ -115,7 +115,7 @@ static void fill_row(const case_spec *spec, int which, int64_t count,
     switch (which) {
     case CASE_HIDDEN_STATES:
     case CASE_GRAD_OUTPUT:
-        test_random_row(random, 0.5, 1, count, values);
+        test_random_row(random, 1, 0.5, count, values);
         break;
     case CASE_DOWN_WEIGHTS:
     case CASE_UP_WEIGHTS:
