@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "compiler.h"
 
@@ -29,7 +30,9 @@ struct fex_compiler {
     pthread_mutex_t lock; /* over opening; what it opens never changes */
     char *override;
     char *cuda_home;
+    char *virtual_env;
     const fex_log *log;
+    pid_t owner; /* the process that may close it */
     void *library; /* NULL until opened */
     char path[512];
     int version;
@@ -46,6 +49,7 @@ static const char *const sonames[] = {"libnvrtc.so.13", "libnvrtc.so.12"};
 static const char *const python_patterns[] = {
     "%s/lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.1[23]",
     "%s/lib/python3*/dist-packages/nvidia/*/lib/libnvrtc.so.1[23]",
+    "%s/nvidia/*/lib/libnvrtc.so.1[23]",
 };
 
 static int open_file(fex_compiler *compiler, const char *path)
@@ -68,24 +72,47 @@ static int open_in_toolkit(fex_compiler *compiler, const char *toolkit)
     return 0;
 }
 
-static int open_in_python(fex_compiler *compiler, const char *prefix)
+int fex_compiler_find_wheel(const char *prefix, char *path, size_t size)
 {
     char pattern[512];
-    for (size_t p = 0; p < sizeof python_patterns / sizeof *python_patterns;
+    int length = 0;
+    for (size_t p = 0; p < sizeof python_patterns / sizeof *python_patterns &&
+                       length == 0;
          p++) {
         glob_t found;
-        int opened = 0;
         snprintf(pattern, sizeof pattern, python_patterns[p], prefix);
         if (glob(pattern, 0, NULL, &found) != 0)
             continue;
-        /* The newest name first: 13 sorts after 12. */
-        for (size_t i = found.gl_pathc; i-- > 0 && !opened;)
-            opened = open_file(compiler, found.gl_pathv[i]);
+        length = snprintf(path, size, "%s", found.gl_pathv[found.gl_pathc - 1]);
         globfree(&found);
-        if (opened)
-            return 1;
     }
-    return 0;
+    return length > 0 && length < (int)size;
+}
+
+static int open_in_python(fex_compiler *compiler, const char *prefix)
+{
+    char path[512];
+    return fex_compiler_find_wheel(prefix, path, sizeof path) &&
+           open_file(compiler, path);
+}
+
+/* Near our own file: PREFIX/lib/libflashexpert_rtc.so or PREFIX/bin/flashexpert
+ * of a Python environment, or a library in a package in site-packages. */
+static int open_near_us(fex_compiler *compiler)
+{
+    static const char here;
+    char path[512];
+    Dl_info info;
+    if (dladdr(&here, &info) == 0 ||
+        snprintf(path, sizeof path, "%s", info.dli_fname) >= (int)sizeof path)
+        return 0;
+    for (int level = 0; level < 2; level++) {
+        char *const slash = strrchr(path, '/');
+        if (slash == NULL)
+            return 0;
+        *slash = '\0';
+    }
+    return open_in_python(compiler, path);
 }
 
 static int open_anywhere(fex_compiler *compiler)
@@ -98,6 +125,9 @@ static int open_anywhere(fex_compiler *compiler)
     return (compiler->cuda_home != NULL &&
             open_in_toolkit(compiler, compiler->cuda_home)) ||
            open_in_toolkit(compiler, "/usr/local/cuda") ||
+           open_near_us(compiler) ||
+           (compiler->virtual_env != NULL &&
+            open_in_python(compiler, compiler->virtual_env)) ||
            open_in_python(compiler, "/usr/local") ||
            open_in_python(compiler, "/usr");
 }
@@ -152,6 +182,12 @@ static fex_status open_locked(fex_compiler *compiler)
         goto fail_resolve;
     }
     compiler->version = 1000 * major + 10 * minor;
+    if (compiler->version < FEX_COMPILER_VERSION_MIN) {
+        status = fex_fail(FEX_ERROR_NO_COMPILER,
+                          "%s is NVRTC %d.%d, which is too old",
+                          compiler->path, major, minor);
+        goto fail_resolve;
+    }
     fex_log_write(compiler->log, FEX_LOG_DEBUG, "opened %s, NVRTC %d.%d",
                   compiler->path, major, minor);
     return FEX_OK;
@@ -170,41 +206,51 @@ static fex_status open_once(fex_compiler *compiler)
     return status;
 }
 
-fex_status fex_compiler_create(const char *override, const char *cuda_home,
-                            const fex_log *log, fex_compiler **compiler)
+static char *copy_text(const char *text, int *failed)
 {
+    char *const copy = text != NULL ? strdup(text) : NULL;
+    *failed |= text != NULL && copy == NULL;
+    return copy;
+}
+
+fex_status fex_compiler_create(const fex_compiler_options *options,
+                               const fex_log *log, fex_compiler **compiler)
+{
+    int failed = 0;
     fex_compiler *const made = calloc(1, sizeof *made);
     if (made == NULL)
-        goto fail_memory;
+        return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a compiler");
     made->log = log;
+    made->owner = getpid();
     pthread_mutex_init(&made->lock, NULL);
-    if (override != NULL && (made->override = strdup(override)) == NULL)
-        goto fail_copy;
-    if (cuda_home != NULL && (made->cuda_home = strdup(cuda_home)) == NULL)
-        goto fail_copy;
+    made->override = copy_text(options->library, &failed);
+    made->cuda_home = copy_text(options->cuda_home, &failed);
+    made->virtual_env = copy_text(options->virtual_env, &failed);
+    if (failed) {
+        fex_compiler_destroy(made);
+        return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a compiler");
+    }
     *compiler = made;
     return FEX_OK;
-
-fail_copy:
-    fex_compiler_destroy(made);
-fail_memory:
-    return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a compiler");
 }
 
 void fex_compiler_destroy(fex_compiler *compiler)
 {
     if (compiler == NULL)
         return;
-    if (compiler->library != NULL)
+    /* In a forked child its threads are missing, and closing could wait for
+     * them. */
+    if (compiler->library != NULL && compiler->owner == getpid())
         dlclose(compiler->library);
     pthread_mutex_destroy(&compiler->lock);
     free(compiler->override);
     free(compiler->cuda_home);
+    free(compiler->virtual_env);
     free(compiler);
 }
 
 fex_status fex_compiler_info(fex_compiler *compiler, char *path, size_t size,
-                          int *version)
+                             int *version)
 {
     const fex_status status = open_once(compiler);
     snprintf(path, size, "%s", status == FEX_OK ? compiler->path : "");
@@ -238,8 +284,8 @@ static char *get_log(const fex_compiler *compiler, nvrtcProgram program)
     return log;
 }
 
-static fex_status run_compiler(const fex_compiler *compiler, nvrtcProgram program,
-                               const fex_recipe *recipe)
+static fex_status run_compiler(const fex_compiler *compiler,
+                               nvrtcProgram program, const fex_recipe *recipe)
 {
     const nvrtcResult result = compiler->nvrtcCompileProgram(
         program, recipe->option_count, recipe->options);
@@ -256,7 +302,8 @@ static fex_status run_compiler(const fex_compiler *compiler, nvrtcProgram progra
                           compiler->nvrtcGetErrorString(result), LOG_HEAD,
                           log != NULL ? log : "");
     } else if (log != NULL && log[0] != '\0') {
-        fex_log_write(compiler->log, FEX_LOG_DEBUG, "%s:\n%s", recipe->words, log);
+        fex_log_write(compiler->log, FEX_LOG_DEBUG, "%s:\n%s", recipe->words,
+                      log);
     }
     free(log);
     return status;
@@ -283,8 +330,9 @@ static fex_status get_cubin(const fex_compiler *compiler, nvrtcProgram program,
     return FEX_OK;
 }
 
-fex_status fex_compiler_compile(fex_compiler *compiler, const fex_recipe *recipe,
-                             const fex_sources *sources, fex_cubin *cubin)
+fex_status fex_compiler_compile(fex_compiler *compiler,
+                                const fex_recipe *recipe,
+                                const fex_sources *sources, fex_cubin *cubin)
 {
     nvrtcProgram program;
     fex_status status;
@@ -298,9 +346,9 @@ fex_status fex_compiler_compile(fex_compiler *compiler, const fex_recipe *recipe
         names[i] = sources->files[i].name;
     }
     status = check(compiler,
-                   compiler->nvrtcCreateProgram(&program, recipe->source,
-                                             recipe->file,
-                                             (int)sources->count, texts, names),
+                   compiler->nvrtcCreateProgram(
+                       &program, recipe->source, recipe->file,
+                       (int)sources->count, texts, names),
                    "nvrtcCreateProgram");
     if (status != FEX_OK)
         goto fail_program;

@@ -17,9 +17,18 @@
 
 typedef struct fex_compiler fex_compiler;
 
-/* override: the file to open, and no other, or NULL; cuda_home: a toolkit to
- * look in, or NULL. Strings are copied. Opens nothing. */
-fex_status fex_compiler_create(const char *override, const char *cuda_home,
+/* Where to look, NULL for nowhere; the strings are copied. In this order:
+ * `library` and no other; the names known to the dynamic linker; the toolkit
+ * cuda_home; /usr/local/cuda; Python packages beside our own file, in
+ * virtual_env, in /usr/local and in /usr. */
+typedef struct fex_compiler_options {
+    const char *library;
+    const char *cuda_home;
+    const char *virtual_env;
+} fex_compiler_options;
+
+/* Opens nothing. */
+fex_status fex_compiler_create(const fex_compiler_options *options,
                                const fex_log *log, fex_compiler **compiler);
 void fex_compiler_destroy(fex_compiler *compiler);
 
@@ -27,6 +36,10 @@ void fex_compiler_destroy(fex_compiler *compiler);
  * FEX_ERROR_NO_COMPILER if it cannot be. */
 fex_status fex_compiler_info(fex_compiler *compiler, char *path, size_t size,
                              int *version);
+
+/* The newest NVRTC among the packages of a Python environment, or of a
+ * site-packages folder; 0 if there is none. */
+int fex_compiler_find_wheel(const char *prefix, char *path, size_t size);
 
 /* Compiles a recipe; every file of sources can be included. Any number of
  * threads. The caller frees the cubin. On FEX_ERROR_COMPILE the head of the

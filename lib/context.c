@@ -202,6 +202,16 @@ static void close_device(fex_context *context)
 
 /* ---- Creating and destroying -------------------------------------------- */
 
+static fex_status open_compiler(fex_context *context)
+{
+    const fex_environment *const environment = &context->environment;
+    const fex_compiler_options options = {
+        .library = environment->libnvrtc,
+        .cuda_home = environment->cuda_home,
+        .virtual_env = environment->virtual_env};
+    return fex_compiler_create(&options, &context->log, &context->compiler);
+}
+
 static fex_status open_store(fex_context *context,
                              const fex_context_options *options)
 {
@@ -261,9 +271,7 @@ static fex_status open_context(fex_context *context,
         &context->sources);
     if (status != FEX_OK)
         goto fail_sources;
-    status = fex_compiler_create(context->environment.libnvrtc,
-                              context->environment.cuda_home, &context->log,
-                              &context->compiler);
+    status = open_compiler(context);
     if (status != FEX_OK)
         goto fail_compiler;
     status = open_store(context, options);

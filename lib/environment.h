@@ -26,6 +26,7 @@
       "use algorithms of this family only, where one applies: cluster, gather") \
     X(log, "FLASHEXPERT_LOG", "error, warning, info or debug (default warning)") \
     X(cuda_home, "CUDA_HOME", "a CUDA toolkit to find NVRTC in")               \
+    X(virtual_env, "VIRTUAL_ENV", "a Python environment to find NVRTC in")     \
     X(xdg_cache_home, "XDG_CACHE_HOME", "where the default user tier is")      \
     X(home, "HOME", "where the default user tier is, without XDG_CACHE_HOME")
 
