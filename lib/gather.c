@@ -59,8 +59,7 @@ static int64_t slab_count(const fex_launch *launch, int64_t num_tokens,
         num_tokens * problem->top_k / problem->num_experts;
     if (reads_per_row < 2)
         return 1;
-    const double table_bytes =
-        (double)problem->num_experts * (double)row_bytes;
+    const double table_bytes = (double)problem->num_experts * (double)row_bytes;
     const int64_t wanted = (int64_t)(table_bytes / (double)slab_bytes) + 1;
     return max_of(1, min_of(wanted, problem->top_k / 16));
 }
@@ -77,33 +76,36 @@ fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
     /* A token is shared by several blocks only where there would be too few
      * blocks to fill the device. */
     const int64_t blocks_wanted = 8 * (int64_t)launch->device->multiprocessors;
-    const int64_t tiles_wanted = fex_ceil_div(blocks_wanted, num_tokens * slabs);
-    const int64_t tile =
-        min_of(max_of(fex_ceil_div(problem->top_k, tiles_wanted),
-                      SDDMM_TILE_MIN),
-               min_of(SDDMM_LIST_MAX, problem->top_k));
+    const int64_t tiles_wanted =
+        fex_ceil_div(blocks_wanted, num_tokens * slabs);
+    const int64_t tile = min_of(
+        max_of(fex_ceil_div(problem->top_k, tiles_wanted), SDDMM_TILE_MIN),
+        min_of(SDDMM_LIST_MAX, problem->top_k));
 
     args->slab_experts = fex_ceil_div(problem->num_experts, slabs);
     args->tile_pairs = (int)tile;
     args->token_tiles = (int)fex_ceil_div(problem->top_k, tile);
-    const fex_grid grid = {num_tokens * args->token_tiles, slabs,
-                           SDDMM_THREADS, 1};
+    const fex_grid grid = {num_tokens * args->token_tiles, slabs, SDDMM_THREADS,
+                           1};
     return fex_launch_kernel(launch, module->functions[0], grid, args);
 }
 
 /* ---- SpMM --------------------------------------------------------------- */
 
-/* Narrows the chunks of columns, as far as rows stay worth reading piecemeal,
- * until a chunk of the whole table fits L2. The size of that cache must not
- * decide what is compiled, so it is taken to be a large GPU's. */
-static fex_geometry narrowed(const fex_problem *problem, fex_geometry geometry)
+/* The widest chunks of columns of which the whole table's fit L2, as far as
+ * rows stay worth reading piecemeal. If none fit, narrow ones would only read
+ * memory in smaller pieces: rows are read as wide as they come. The size of the
+ * cache must not decide what is compiled, so it is taken to be a large GPU's. */
+static fex_geometry chunk_geometry(const fex_problem *problem,
+                                   fex_geometry geometry)
 {
-    while (geometry.group > SPMM_GROUP_MIN &&
-           problem->num_experts * geometry.group * geometry.vector_bytes *
-                   SPMM_VECTORS >
-               SPMM_CHUNK_BYTES)
-        geometry.group /= 2;
-    return geometry;
+    fex_geometry chunk = geometry;
+    const int64_t lane_bytes =
+        problem->num_experts * geometry.vector_bytes * SPMM_VECTORS;
+    while (chunk.group > SPMM_GROUP_MIN &&
+           lane_bytes * chunk.group > SPMM_CHUNK_BYTES)
+        chunk.group /= 2;
+    return lane_bytes * chunk.group > SPMM_CHUNK_BYTES ? geometry : chunk;
 }
 
 void fex_describe_spmm(const fex_problem *problem,
@@ -112,7 +114,7 @@ void fex_describe_spmm(const fex_problem *problem,
                        fex_kernel_spec *spec)
 {
     fex_spec_init(spec, "spmm_gather.cu", "fex_spmm_gather", architecture);
-    fex_spec_add_rows(spec, problem, narrowed(problem, geometry));
+    fex_spec_add_rows(spec, problem, chunk_geometry(problem, geometry));
     fex_spec_add_choices(spec, problem);
     fex_spec_add(spec, "ROUTING_DTYPE",
                  (int64_t)(coefficient == FEX_COEFFICIENT_GATED
@@ -129,7 +131,7 @@ fex_status fex_launch_spmm(const fex_launch *launch, const fex_module *module,
                            const fex_spmm_args *args)
 {
     const fex_problem *const problem = launch->problem;
-    const fex_geometry geometry = narrowed(problem, launch->geometry);
+    const fex_geometry geometry = chunk_geometry(problem, launch->geometry);
     const int64_t columns = geometry.group * geometry.vector_bytes *
                             SPMM_VECTORS /
                             (int64_t)fex_dtype_bytes(problem->dtype);

@@ -9,7 +9,14 @@
 
 #include "gather.h"
 
-enum { SCORES, GATE, HIDDEN, SORT, WEIGHTS, KERNELS };
+enum {
+    SCORES,
+    GATE,
+    HIDDEN,
+    SORT,
+    WEIGHTS,
+    KERNELS
+};
 
 #define SORT_THREADS 256
 #define SORT_ITEMS 8
@@ -21,8 +28,16 @@ enum { SCORES, GATE, HIDDEN, SORT, WEIGHTS, KERNELS };
 #define WEIGHTS_CHUNK_MIN 512
 
 /* Functions of sort_pairs.cu and weight_gradients.cu, as described. */
-enum { SORT_COUNT, SORT_SCAN, SORT_SCATTER, SORT_SEGMENTS };
-enum { WEIGHTS_PARTIALS, WEIGHTS_GRADIENTS };
+enum {
+    SORT_COUNT,
+    SORT_SCAN,
+    SORT_SCATTER,
+    SORT_SEGMENTS
+};
+enum {
+    WEIGHTS_PARTIALS,
+    WEIGHTS_GRADIENTS
+};
 
 /* ---- Describing --------------------------------------------------------- */
 
@@ -109,11 +124,11 @@ typedef struct workspace {
     float *coefficients;
     unsigned *keys[2]; /* (T K), as are the pairs */
     unsigned *pairs[2];
-    unsigned *counts;   /* [1 << digit_bits][tiles] */
-    unsigned *totals;   /* [1 << digit_bits] */
-    unsigned *segments; /* [E][2] */
+    unsigned *counts;          /* [1 << digit_bits][tiles] */
+    unsigned *totals;          /* [1 << digit_bits] */
+    unsigned *segments;        /* [E][2] */
     fex_pair_weights *weights; /* (T K), sorted */
-    float *partials; /* [2 * partial_chunks][2][H] */
+    float *partials;           /* [2 * partial_chunks][2][H] */
 } workspace;
 
 static int64_t sort_tiles(int64_t pairs)
@@ -214,8 +229,7 @@ static fex_status launch_scores(const fex_launch *launch,
     sddmm.grad_routing_weights_stride = args->grad_routing_weights_stride;
     sddmm.grad_scores = space->grad_scores;
     sddmm.coefficients = space->coefficients;
-    sddmm.accumulate =
-        (args->accumulate & FEX_ACCUMULATE_ROUTING_WEIGHTS) != 0;
+    sddmm.accumulate = (args->accumulate & FEX_ACCUMULATE_ROUTING_WEIGHTS) != 0;
     return fex_launch_sddmm(launch, launch->modules[GATE], &sddmm);
 }
 
@@ -255,10 +269,10 @@ static fex_status launch_sort(const fex_launch *launch, const workspace *space,
         args.keys_out = space->keys[pass % 2];
         args.pairs_out = space->pairs[pass % 2];
         args.shift = pass * digit_bits(launch->problem);
-        return_if_error(fex_launch_kernel(
-            launch, module->functions[SORT_COUNT], by_tile, &args));
-        return_if_error(fex_launch_kernel(
-            launch, module->functions[SORT_SCAN], by_bin, &args));
+        return_if_error(fex_launch_kernel(launch, module->functions[SORT_COUNT],
+                                          by_tile, &args));
+        return_if_error(fex_launch_kernel(launch, module->functions[SORT_SCAN],
+                                          by_bin, &args));
         return_if_error(fex_launch_kernel(
             launch, module->functions[SORT_SCATTER], by_tile, &args));
         args.keys_in = args.keys_out;
@@ -295,9 +309,9 @@ static fex_status launch_gradients(const fex_launch *launch,
 {
     const fex_module *const module = launch->modules[WEIGHTS];
     const int64_t groups = WEIGHTS_THREADS / launch->geometry.group;
-    const int64_t columns =
-        launch->geometry.group * launch->geometry.vector_bytes *
-        WEIGHTS_VECTORS / (int64_t)fex_dtype_bytes(launch->problem->dtype);
+    const int64_t columns = launch->geometry.group *
+                            launch->geometry.vector_bytes * WEIGHTS_VECTORS /
+                            (int64_t)fex_dtype_bytes(launch->problem->dtype);
     const int64_t column_chunks =
         fex_ceil_div(launch->problem->hidden_size, columns);
     const int64_t slots = 2 * fex_ceil_div(args->pairs, args->chunk);

@@ -5,7 +5,11 @@
 
 #include "gather.h"
 
-enum { SCORES, STATES, KERNELS };
+enum {
+    SCORES,
+    STATES,
+    KERNELS
+};
 
 static int applies(const fex_problem *problem,
                    const fex_architecture *architecture)
@@ -58,16 +62,16 @@ static fex_status launch_forward(const fex_launch *launch)
                             .scores_stride = scores_stride};
     return_if_error(fex_launch_sddmm(launch, launch->modules[SCORES], &sddmm));
 
-    const fex_spmm_args spmm = {
-        .choices = choices,
-        .table = args->up_weights,
-        .table_stride = args->up_weights_stride,
-        .values = scores,
-        .values_stride = scores_stride,
-        .routing_weights = args->routing_weights,
-        .routing_weights_stride = args->routing_weights_stride,
-        .out = args->expert_states,
-        .out_stride = args->expert_states_stride};
+    const fex_spmm_args spmm = {.choices = choices,
+                                .table = args->up_weights,
+                                .table_stride = args->up_weights_stride,
+                                .values = scores,
+                                .values_stride = scores_stride,
+                                .routing_weights = args->routing_weights,
+                                .routing_weights_stride =
+                                    args->routing_weights_stride,
+                                .out = args->expert_states,
+                                .out_stride = args->expert_states_stride};
     return fex_launch_spmm(launch, launch->modules[STATES], &spmm);
 }
 

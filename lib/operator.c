@@ -18,7 +18,11 @@ typedef struct prepared {
     const fex_module *check; /* NULL without FEX_OP_CHECK_INDICES */
 } prepared;
 
-enum { FORWARD, BACKWARD, PASSES };
+enum {
+    FORWARD,
+    BACKWARD,
+    PASSES
+};
 
 struct fex_op {
     fex_context *context;
@@ -64,8 +68,7 @@ void fex_op_destroy(fex_op *op)
 
 /* ---- Choosing ----------------------------------------------------------- */
 
-static const fex_variant *choose(const fex_op *op, int pass,
-                                 int64_t num_tokens)
+static const fex_variant *choose(const fex_op *op, int pass, int64_t num_tokens)
 {
     return fex_variant_choose(&op->problem, op->context->device.architecture,
                               passes[pass], num_tokens,
@@ -105,8 +108,8 @@ static prepared *find_prepared(const fex_op *op, int pass,
                                const fex_variant *variant,
                                fex_geometry geometry)
 {
-    prepared *p = atomic_load_explicit(&op->prepared[pass],
-                                       memory_order_acquire);
+    prepared *p =
+        atomic_load_explicit(&op->prepared[pass], memory_order_acquire);
     while (p != NULL && (p->variant != variant ||
                          p->geometry.vector_bytes != geometry.vector_bytes))
         p = p->next;
@@ -243,8 +246,7 @@ static fex_status check_workspace(const fex_op *op, const fex_variant *variant,
  * by rows; their lowest set bit is the alignment. Absent arrays have none. */
 static size_t row_bits(const void *array, int64_t stride, size_t element)
 {
-    return array == NULL ? 0
-                         : (uintptr_t)array | (size_t)stride * element;
+    return array == NULL ? 0 : (uintptr_t)array | (size_t)stride * element;
 }
 
 static fex_status capture_state(const fex_launch *launch, int *capturing)
@@ -303,12 +305,12 @@ static fex_status check_indices(const fex_launch *launch,
 static fex_launch launch_on(const fex_op *op, size_t alignment_bits,
                             struct CUstream_st *stream)
 {
-    return (fex_launch){
-        .driver = &op->context->driver,
-        .device = &op->context->device,
-        .problem = &op->problem,
-        .geometry = fex_geometry_for(&op->problem, alignment_bits),
-        .stream = stream};
+    return (fex_launch){.driver = &op->context->driver,
+                        .device = &op->context->device,
+                        .problem = &op->problem,
+                        .geometry =
+                            fex_geometry_for(&op->problem, alignment_bits),
+                        .stream = stream};
 }
 
 fex_status fex_forward(fex_op *op, const fex_forward_args *caller,
@@ -332,12 +334,11 @@ fex_status fex_forward(fex_op *op, const fex_forward_args *caller,
         stream);
     return_if_error(fex_context_enter(op->context, &pushed));
     const prepared *kernels;
-    fex_status status =
-        find_kernels(op, &launch, FORWARD, variant, &kernels);
+    fex_status status = find_kernels(op, &launch, FORWARD, variant, &kernels);
     if (status == FEX_OK && op->problem.check_indices) {
-        status = check_indices(&launch, kernels->check, args.num_tokens,
-                               args.indices, args.indices_stride,
-                               args.workspace);
+        status =
+            check_indices(&launch, kernels->check, args.num_tokens,
+                          args.indices, args.indices_stride, args.workspace);
         args.workspace = (char *)args.workspace + check_bytes(&op->problem);
     }
     if (status == FEX_OK) {
@@ -377,12 +378,11 @@ fex_status fex_backward(fex_op *op, const fex_backward_args *caller,
         stream);
     return_if_error(fex_context_enter(op->context, &pushed));
     const prepared *kernels;
-    fex_status status =
-        find_kernels(op, &launch, BACKWARD, variant, &kernels);
+    fex_status status = find_kernels(op, &launch, BACKWARD, variant, &kernels);
     if (status == FEX_OK && op->problem.check_indices) {
-        status = check_indices(&launch, kernels->check, args.num_tokens,
-                               args.indices, args.indices_stride,
-                               args.workspace);
+        status =
+            check_indices(&launch, kernels->check, args.num_tokens,
+                          args.indices, args.indices_stride, args.workspace);
         args.workspace = (char *)args.workspace + check_bytes(&op->problem);
     }
     if (status == FEX_OK) {

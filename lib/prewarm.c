@@ -52,8 +52,7 @@ static void prewarm_kernel(tally *t, const fex_kernel_spec *spec)
 {
     fex_recipe recipe;
     fex_prewarm_outcome outcome = FEX_PREWARM_FAILED;
-    fex_status status =
-        fex_loader_prewarm(t->loader, spec, t->flags, &outcome);
+    fex_status status = fex_loader_prewarm(t->loader, spec, t->flags, &outcome);
     if (t->counts != NULL)
         count(t->counts, outcome);
     if (t->function != NULL) {
@@ -115,9 +114,9 @@ fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
         if (((int)passes & pass) == 0)
             continue;
         const fex_variant *chosen[FEX_FAMILIES_MAX];
-        const size_t count = fex_variant_choose_all(
-            &problem, target, (fex_pass)pass, num_tokens,
-            context->environment.family, chosen);
+        const size_t count =
+            fex_variant_choose_all(&problem, target, (fex_pass)pass, num_tokens,
+                                   context->environment.family, chosen);
         for (size_t i = 0; i < count; i++)
             prewarm_family(&t, &problem, target, chosen[i]);
     }

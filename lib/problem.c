@@ -56,14 +56,14 @@ fex_status fex_problem_init(fex_problem *problem, const fex_op_desc *desc)
 {
     if (desc == NULL)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT, "desc is NULL");
-    return_if_error(fex_check_size(desc, desc->size, sizeof *desc,
-                                   sizeof *desc, "fex_op_desc"));
+    return_if_error(fex_check_size(desc, desc->size, sizeof *desc, sizeof *desc,
+                                   "fex_op_desc"));
     return_if_error(check_range("dtype", (int64_t)desc->dtype, FEX_DTYPE_F16,
                                 FEX_DTYPE_F32));
     return_if_error(check_range("index_type", (int64_t)desc->index_type,
                                 FEX_INDEX_AUTO, FEX_INDEX_I64));
-    return_if_error(check_range("hidden_size", desc->hidden_size, 1,
-                                FEX_HIDDEN_SIZE_MAX));
+    return_if_error(
+        check_range("hidden_size", desc->hidden_size, 1, FEX_HIDDEN_SIZE_MAX));
     return_if_error(check_range("top_k", desc->top_k, 1, FEX_TOP_K_MAX));
     return_if_error(
         check_range("num_experts", desc->num_experts, 1, INT32_MAX));
@@ -122,8 +122,8 @@ static fex_status check_array(const array *a)
         *a->stride = a->columns;
     if (a->rows > 0 && *a->stride > INT64_MAX / 8 / a->rows)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                        "%s_stride is %" PRId64
-                        ", too large for %" PRId64 " rows",
+                        "%s_stride is %" PRId64 ", too large for %" PRId64
+                        " rows",
                         a->name, *a->stride, a->rows);
     if (a->pointer == NULL) {
         if (!a->optional)
@@ -150,8 +150,8 @@ fex_status fex_problem_check_forward(const fex_problem *problem,
 {
     if (args == NULL)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT, "args is NULL");
-    return_if_error(fex_check_size(args, args->size, sizeof *args,
-                                   sizeof *args, "fex_forward_args"));
+    return_if_error(fex_check_size(args, args->size, sizeof *args, sizeof *args,
+                                   "fex_forward_args"));
     return_if_error(fex_problem_check_tokens(problem, args->num_tokens));
 
     fex_forward_args r = *args;
@@ -186,8 +186,8 @@ fex_status fex_problem_check_backward(const fex_problem *problem,
 {
     if (args == NULL)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT, "args is NULL");
-    return_if_error(fex_check_size(args, args->size, sizeof *args,
-                                   sizeof *args, "fex_backward_args"));
+    return_if_error(fex_check_size(args, args->size, sizeof *args, sizeof *args,
+                                   "fex_backward_args"));
     return_if_error(fex_problem_check_tokens(problem, args->num_tokens));
     const unsigned known =
         FEX_ACCUMULATE_HIDDEN_STATES | FEX_ACCUMULATE_DOWN_WEIGHTS |

@@ -59,8 +59,8 @@ const fex_variant *fex_variant_choose(const fex_problem *problem,
                                       const char *family)
 {
     const fex_variant *chosen[FEX_FAMILIES_MAX];
-    const size_t count = fex_variant_choose_all(
-        problem, architecture, pass, num_tokens, family, chosen);
+    const size_t count = fex_variant_choose_all(problem, architecture, pass,
+                                                num_tokens, family, chosen);
     return chosen[count - 1];
 }
 
@@ -128,10 +128,10 @@ fex_status fex_launch_kernel(const fex_launch *launch, CUfunction function,
                                    .numAttrs = grid.cluster > 1};
     /* The driver copies the structure during the call. */
     void *parameters[] = {(void *)(uintptr_t)args};
-    return fex_driver_check(launch->driver,
-                            launch->driver->cuLaunchKernelEx(
-                                &config, function, parameters, NULL),
-                            "cuLaunchKernelEx");
+    return fex_driver_check(
+        launch->driver,
+        launch->driver->cuLaunchKernelEx(&config, function, parameters, NULL),
+        "cuLaunchKernelEx");
 }
 
 void *fex_layout_take(fex_layout *layout, int64_t count, size_t size)
@@ -171,8 +171,8 @@ fex_status fex_launch_check(const fex_launch *launch, const fex_module *module,
                     .num_experts = launch->problem->num_experts},
         .first = workspace};
     const int64_t pairs = num_tokens * launch->problem->top_k;
-    const fex_grid grid = {fex_ceil_div(pairs, CHECK_THREADS), 1,
-                           CHECK_THREADS, 1};
+    const fex_grid grid = {fex_ceil_div(pairs, CHECK_THREADS), 1, CHECK_THREADS,
+                           1};
 
     /* All ones, -1, is what stays when every index is in range. */
     return_if_error(fex_driver_check(
