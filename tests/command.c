@@ -16,11 +16,28 @@ static char scratch[32];
 static command_result result;
 static json_t *document;
 
+/* The command, by an absolute path: in the folder that make check names, or
+ * the current one when this is first called. */
+static const char *command_path(void)
+{
+    static char path[4200];
+    const char *folder = getenv("top_builddir");
+    char here[4096];
+
+    if (path[0] != '\0')
+        return path;
+    if (folder == NULL && getcwd(here, sizeof here) != NULL)
+        folder = here;
+    snprintf(path, sizeof path, "%s/flashexpert", folder);
+    return path;
+}
+
 void command_enter_scratch(void)
 {
     char cache[4200];
     char here[4096];
 
+    command_path();
     strcpy(scratch, "command-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(scratch));
     ck_assert_int_eq(chdir(scratch), 0);
@@ -50,15 +67,6 @@ static void read_text(const char *path, char *text, size_t size)
     text[fread(text, 1, size - 1, file)] = '\0';
     fclose(file);
     unlink(path);
-}
-
-static const char *command_path(void)
-{
-    static char path[4096];
-    const char *folder = getenv("top_builddir");
-    snprintf(path, sizeof path, "%s/flashexpert",
-             folder != NULL ? folder : ".");
-    return path;
 }
 
 static void run(const char *format, va_list arguments)

@@ -103,12 +103,11 @@ static fex_status set_up(bench *b)
     b->rows = calloc(OUTCOME_PASSES * b->shapes.count, sizeof *b->rows);
     if (b->evaluations == NULL || b->rows == NULL)
         return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "out of memory");
-    return_if_error(copy_roof_create(&b->device, &b->copy));
-    return_if_error(timing_create(
-        &b->device, copying, (size_t)b->settings->rounds, 0, &b->copy_timing));
     for (size_t i = 0; i < b->shapes.count; i++)
         return_if_error(add_shape(b, &b->shapes.items[i], &b->evaluations[i]));
-    return FEX_OK;
+    return_if_error(copy_roof_create(&b->device, &b->copy));
+    return timing_create(&b->device, copying, (size_t)b->settings->rounds, 0,
+                         &b->copy_timing);
 }
 
 static void tear_down(bench *b)

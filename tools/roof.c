@@ -12,9 +12,9 @@
 enum { THREADS = 256, THREADS_OF_MULTIPROCESSOR = 2048 };
 enum { GATHER, COPY }; /* positions in the module */
 
-/* The copy reads this much, or less where the device has little memory. */
-static const size_t copy_bytes_max = (size_t)512 << 20;
-static const size_t copy_bytes_min = (size_t)16 << 20;
+/* The copy reads this many times what L2 holds, or less where the device has
+ * little memory left. */
+enum { COPY_L2 = 8, COPY_L2_MIN = 2 };
 
 static fex_status load_module(const tool_device *device,
                               const fex_op_desc *desc,
@@ -177,14 +177,14 @@ fex_status copy_roof_create(const tool_device *device, copy_roof *roof)
                               .num_experts = 1};
     fex_status status = FEX_ERROR_DEVICE_OUT_OF_MEMORY;
 
-    *roof = (copy_roof){.device = device, .bytes = copy_bytes_max};
+    *roof = (copy_roof){.device = device};
     return_if_error(load_module(device, &desc, &roof->module));
-    while (roof->bytes >= copy_bytes_min) {
+    for (size_t times = COPY_L2; times >= COPY_L2_MIN; times /= 2) {
+        roof->bytes = times * (size_t)device->info.l2_bytes / 16 * 16;
         status =
             device_allocate(device, 2 * roof->bytes, "a copy", &roof->memory);
         if (status != FEX_ERROR_DEVICE_OUT_OF_MEMORY)
-            return status;
-        roof->bytes /= 2;
+            break;
     }
     return status;
 }
