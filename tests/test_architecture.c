@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_architecture.c - which architecture kernels for a device are compiled
+ * for. */
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "architecture.h"
+#include "suite.h"
+
+START_TEST(table_is_in_order)
+{
+    size_t count;
+    const fex_architecture *const table = fex_architecture_table(&count);
+    ck_assert_str_eq(table[0].name, "sm_75");
+    ck_assert_str_eq(table[count - 1].name, "sm_121");
+    for (size_t i = 0; i < count; i++) {
+        char number[16];
+        const int length = snprintf(number, sizeof number, "sm_%d%d",
+                                    table[i].major, table[i].minor);
+        ck_assert(strncmp(table[i].name, number, (size_t)length) == 0);
+        if (i > 0)
+            ck_assert_int_gt(table[i].major * 100 + table[i].minor,
+                             table[i - 1].major * 100 + table[i - 1].minor);
+    }
+}
+END_TEST
+
+START_TEST(each_is_found_by_name)
+{
+    size_t count;
+    const fex_architecture *const table = fex_architecture_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        ck_assert_ptr_eq(fex_architecture_by_name(table[i].name), &table[i]);
+        ck_assert_ptr_eq(fex_architecture_by_name(table[i].name + 3),
+                         &table[i]);
+    }
+}
+END_TEST
+
+START_TEST(other_names_are_unknown)
+{
+    static const char *const names[] = {"", "sm_", "sm_74", "sm_7", "sm_755",
+                                        "compute_80", "SM_80", "sm_90a ",
+                                        "sm_sm_80"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        ck_assert_msg(fex_architecture_by_name(names[i]) == NULL, "%s",
+                      names[i]);
+}
+END_TEST
+
+static const struct {
+    int major, minor;
+    const char *name; /* NULL: not supported */
+} devices[] = {{7, 0, NULL},     {7, 2, NULL},     {7, 5, "sm_75"},
+               {8, 0, "sm_80"},  {8, 6, "sm_86"},  {8, 7, "sm_87"},
+               {8, 8, "sm_87"},  {8, 9, "sm_89"},  {9, 0, "sm_90a"},
+               {10, 0, "sm_100"}, {10, 1, "sm_100"}, {10, 3, "sm_103"},
+               {12, 0, "sm_120"}, {12, 1, "sm_121"}, {99, 0, NULL}};
+
+/* The highest that the device can run; none for one that is too old or that
+ * this library cannot know. */
+START_TEST(device_gets_the_best_it_can_run)
+{
+    const fex_architecture *const found = fex_architecture_of_device(
+        devices[_i].major, devices[_i].minor);
+    if (devices[_i].name == NULL)
+        ck_assert_ptr_null(found);
+    else
+        ck_assert_str_eq(found->name, devices[_i].name);
+}
+END_TEST
+
+static void fill(TCase *tests)
+{
+    tcase_add_test(tests, table_is_in_order);
+    tcase_add_test(tests, each_is_found_by_name);
+    tcase_add_test(tests, other_names_are_unknown);
+    tcase_add_loop_test(tests, device_gets_the_best_it_can_run, 0,
+                        (int)(sizeof devices / sizeof *devices));
+}
+
+int main(void)
+{
+    return test_suite_main("architecture", fill);
+}
