@@ -298,19 +298,23 @@ void device_case_create(const test_device *device, const case_spec *spec,
     device_case_place(made, device);
 }
 
+void device_case_forget(device_case *c)
+{
+    for (int i = CASE_ARRAYS - 1; i >= 0; i--) {
+        free(c->arrays[i].result);
+        free(c->arrays[i].initial);
+        free(c->arrays[i].exact);
+    }
+}
+
 void device_case_destroy(device_case *c)
 {
     test_buffer_destroy(c->device, &c->workspace);
-    for (int i = CASE_ARRAYS - 1; i >= 0; i--) {
-        case_array *const a = &c->arrays[i];
-        if (a->element == 0)
-            continue;
-        test_buffer_destroy(c->device, &a->buffer);
-        free(a->result);
-        free(a->initial);
-        free(a->exact);
-    }
+    for (int i = CASE_ARRAYS - 1; i >= 0; i--)
+        if (c->arrays[i].element != 0)
+            test_buffer_destroy(c->device, &c->arrays[i].buffer);
     fex_op_destroy(c->op);
+    device_case_forget(c);
 }
 
 fex_status device_case_reference(device_case *c, fex_pass passes)

@@ -80,6 +80,8 @@ typedef struct device_case {
 /* Makes the data on the host. Like device_case_reference it touches nothing but
  * the case: both may be called by several threads, each with its own. */
 void device_case_make(const case_spec *spec, device_case *made);
+/* Frees what was made; for a case that was placed, device_case_destroy. */
+void device_case_forget(device_case *c);
 /* Makes the operation and puts the data on the device. Any failure fails the
  * test, here and below. */
 void device_case_place(device_case *c, const test_device *device);
