@@ -4,7 +4,6 @@
  * warp's registers. */
 #include "config.h"
 
-#include "../kernels/arguments.h"
 #include "variants.h"
 
 #define CLUSTER_MAX 8 /* blocks; more are not portable */
@@ -67,13 +66,8 @@ static int cluster_for(const fex_launch *launch, int64_t num_tokens)
 static fex_status launch_forward(const fex_launch *launch)
 {
     const fex_forward_args *const in = launch->forward;
-    if (in->num_tokens == 0)
-        return FEX_OK;
     const fex_fused_args args = {
-        .choices = {.indices = in->indices,
-                    .indices_stride = in->indices_stride,
-                    .num_tokens = in->num_tokens,
-                    .num_experts = launch->problem->num_experts},
+        .choices = fex_choices_of(launch),
         .hidden_states = in->hidden_states,
         .down_weights = in->down_weights,
         .up_weights = in->up_weights,

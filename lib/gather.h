@@ -4,7 +4,6 @@
 #ifndef FEX_GATHER_H
 #define FEX_GATHER_H
 
-#include "../kernels/arguments.h"
 #include "variants.h"
 
 /* As in sddmm_gather.cu and spmm_gather.cu. */

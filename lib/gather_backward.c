@@ -189,21 +189,13 @@ static size_t workspace_size(const fex_problem *problem, int64_t num_tokens)
 
 /* ---- Launching ---------------------------------------------------------- */
 
-static fex_choices choices_of(const fex_launch *launch)
-{
-    return (fex_choices){.indices = launch->backward->indices,
-                         .indices_stride = launch->backward->indices_stride,
-                         .num_tokens = launch->backward->num_tokens,
-                         .num_experts = launch->problem->num_experts};
-}
-
 /* The gradients of scores and routing weights, and what they are made of. */
 static fex_status launch_scores(const fex_launch *launch,
                                 const workspace *space)
 {
     const fex_backward_args *const args = launch->backward;
     fex_sddmm_args sddmm = {
-        .choices = choices_of(launch),
+        .choices = fex_choices_of(launch),
         .rows = args->hidden_states,
         .table = args->down_weights,
         .rows_stride = args->hidden_states_stride,
@@ -238,7 +230,7 @@ static fex_status launch_hidden(const fex_launch *launch,
 {
     const fex_backward_args *const args = launch->backward;
     const fex_spmm_args spmm = {
-        .choices = choices_of(launch),
+        .choices = fex_choices_of(launch),
         .table = args->down_weights,
         .table_stride = args->down_weights_stride,
         .values = space->grad_scores,
@@ -257,7 +249,7 @@ static fex_status launch_sort(const fex_launch *launch, const workspace *space,
     const int64_t pairs = launch->backward->num_tokens * launch->problem->top_k;
     const int64_t bins = INT64_C(1) << digit_bits(launch->problem);
     const int64_t tiles = sort_tiles(pairs);
-    fex_sort_args args = {.choices = choices_of(launch),
+    fex_sort_args args = {.choices = fex_choices_of(launch),
                           .pairs = pairs,
                           .counts = space->counts,
                           .totals = space->totals,
@@ -376,7 +368,7 @@ static fex_status launch_backward(const fex_launch *launch)
     const int wants_weights =
         args->grad_down_weights != NULL || args->grad_up_weights != NULL;
     workspace space;
-    lay_out(launch->problem, args->num_tokens, args->workspace, &space);
+    lay_out(launch->problem, args->num_tokens, launch->workspace, &space);
 
     if (args->num_tokens > 0) {
         return_if_error(launch_scores(launch, &space));

@@ -42,16 +42,10 @@ static fex_status launch_forward(const fex_launch *launch)
 {
     const fex_forward_args *const args = launch->forward;
     const int64_t top_k = launch->problem->top_k;
-    if (args->num_tokens == 0)
-        return FEX_OK;
-
     const int saved = args->scores != NULL;
-    float *const scores = saved ? args->scores : args->workspace;
+    float *const scores = saved ? args->scores : launch->workspace;
     const int64_t scores_stride = saved ? args->scores_stride : top_k;
-    const fex_choices choices = {.indices = args->indices,
-                                 .indices_stride = args->indices_stride,
-                                 .num_tokens = args->num_tokens,
-                                 .num_experts = launch->problem->num_experts};
+    const fex_choices choices = fex_choices_of(launch);
 
     fex_sddmm_args sddmm = {.choices = choices,
                             .rows = args->hidden_states,

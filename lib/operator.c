@@ -242,8 +242,9 @@ static fex_status check_workspace(const fex_op *op, const fex_variant *variant,
 
 /* ---- Launching ---------------------------------------------------------- */
 
-/* The bits of all addresses and strides, in bytes, of arrays read or written
- * by rows; their lowest set bit is the alignment. Absent arrays have none. */
+/* The bits of the address and stride, in bytes, of an array that kernels read or
+ * write by vectors; the lowest bit set in any of them is the alignment of all.
+ * An absent array has none. */
 static size_t row_bits(const void *array, int64_t stride, size_t element)
 {
     return array == NULL ? 0 : (uintptr_t)array | (size_t)stride * element;
@@ -284,15 +285,10 @@ static fex_status find_kernels(fex_op *op, const fex_launch *launch, int pass,
 }
 
 static fex_status check_indices(const fex_launch *launch,
-                                const fex_module *module, int64_t num_tokens,
-                                const void *indices, int64_t stride,
-                                void *workspace)
+                                const fex_module *module)
 {
     int64_t pair = -1;
-    if (num_tokens == 0)
-        return FEX_OK;
-    return_if_error(fex_launch_check(launch, module, num_tokens, indices,
-                                     stride, workspace, &pair));
+    return_if_error(fex_launch_check(launch, module, &pair));
     if (pair < 0)
         return FEX_OK;
     return fex_fail(FEX_ERROR_INDEX,
@@ -302,94 +298,86 @@ static fex_status check_indices(const fex_launch *launch,
                     (long long)launch->problem->num_experts);
 }
 
-static fex_launch launch_on(const fex_op *op, size_t alignment_bits,
-                            struct CUstream_st *stream)
+/* Finds the kernels and launches, with the device's context current. */
+static fex_status launch_current(fex_op *op, int pass,
+                                 const fex_variant *variant, fex_launch *launch)
 {
-    return (fex_launch){.driver = &op->context->driver,
-                        .device = &op->context->device,
-                        .problem = &op->problem,
-                        .geometry =
-                            fex_geometry_for(&op->problem, alignment_bits),
-                        .stream = stream};
+    const prepared *kernels;
+    return_if_error(find_kernels(op, launch, pass, variant, &kernels));
+    launch->modules = kernels->modules;
+    if (op->problem.check_indices && launch->num_tokens > 0) {
+        return_if_error(check_indices(launch, kernels->check));
+        launch->workspace =
+            (char *)launch->workspace + check_bytes(&op->problem);
+    }
+    return variant->launch(launch);
+}
+
+/* What both passes do once their arguments are checked. */
+static fex_status launch_pass(fex_op *op, int pass, fex_launch *launch,
+                              size_t workspace_size)
+{
+    int pushed;
+    const fex_variant *const variant = choose(op, pass, launch->num_tokens);
+    return_if_error(check_workspace(op, variant, launch->num_tokens,
+                                    launch->workspace, workspace_size));
+    return_if_error(fex_context_enter(op->context, &pushed));
+    const fex_status status = launch_current(op, pass, variant, launch);
+    fex_context_leave(op->context, pushed);
+    return status;
 }
 
 fex_status fex_forward(fex_op *op, const fex_forward_args *caller,
                        struct CUstream_st *stream)
 {
     fex_forward_args args;
-    int pushed;
     return_if_error(check_device(op));
     return_if_error(fex_problem_check_forward(&op->problem, caller, &args));
-    const fex_variant *const variant = choose(op, FORWARD, args.num_tokens);
-    return_if_error(check_workspace(op, variant, args.num_tokens,
-                                    args.workspace, args.workspace_size));
-
+    if (args.num_tokens == 0)
+        return FEX_OK; /* and no kernel is needed for it */
     const size_t element = fex_dtype_bytes(op->problem.dtype);
-    fex_launch launch = launch_on(
-        op,
+    const size_t bits =
         row_bits(args.hidden_states, args.hidden_states_stride, element) |
-            row_bits(args.down_weights, args.down_weights_stride, element) |
-            row_bits(args.up_weights, args.up_weights_stride, element) |
-            row_bits(args.expert_states, args.expert_states_stride, element),
-        stream);
-    return_if_error(fex_context_enter(op->context, &pushed));
-    const prepared *kernels;
-    fex_status status = find_kernels(op, &launch, FORWARD, variant, &kernels);
-    if (status == FEX_OK && op->problem.check_indices) {
-        status =
-            check_indices(&launch, kernels->check, args.num_tokens,
-                          args.indices, args.indices_stride, args.workspace);
-        args.workspace = (char *)args.workspace + check_bytes(&op->problem);
-    }
-    if (status == FEX_OK) {
-        launch.modules = kernels->modules;
-        launch.forward = &args;
-        status = variant->launch(&launch);
-    }
-    fex_context_leave(op->context, pushed);
-    return status;
+        row_bits(args.down_weights, args.down_weights_stride, element) |
+        row_bits(args.up_weights, args.up_weights_stride, element);
+    fex_launch launch = {.driver = &op->context->driver,
+                         .device = &op->context->device,
+                         .problem = &op->problem,
+                         .geometry = fex_geometry_for(&op->problem, bits),
+                         .stream = stream,
+                         .num_tokens = args.num_tokens,
+                         .indices = args.indices,
+                         .indices_stride = args.indices_stride,
+                         .workspace = args.workspace,
+                         .forward = &args};
+    return launch_pass(op, FORWARD, &launch, args.workspace_size);
 }
 
 fex_status fex_backward(fex_op *op, const fex_backward_args *caller,
                         struct CUstream_st *stream)
 {
     fex_backward_args args;
-    int pushed;
     return_if_error(check_device(op));
     return_if_error(fex_problem_check_backward(&op->problem, caller, &args));
-    const fex_variant *const variant = choose(op, BACKWARD, args.num_tokens);
-    return_if_error(check_workspace(op, variant, args.num_tokens,
-                                    args.workspace, args.workspace_size));
-
     const size_t element = fex_dtype_bytes(op->problem.dtype);
     const size_t gradient = fex_dtype_bytes(op->problem.weight_grad_dtype);
-    fex_launch launch = launch_on(
-        op,
+    const size_t bits =
         row_bits(args.grad_output, args.grad_output_stride, element) |
-            row_bits(args.hidden_states, args.hidden_states_stride, element) |
-            row_bits(args.down_weights, args.down_weights_stride, element) |
-            row_bits(args.up_weights, args.up_weights_stride, element) |
-            row_bits(args.grad_hidden_states, args.grad_hidden_states_stride,
-                     element) |
-            row_bits(args.grad_down_weights, args.grad_down_weights_stride,
-                     gradient) |
-            row_bits(args.grad_up_weights, args.grad_up_weights_stride,
-                     gradient),
-        stream);
-    return_if_error(fex_context_enter(op->context, &pushed));
-    const prepared *kernels;
-    fex_status status = find_kernels(op, &launch, BACKWARD, variant, &kernels);
-    if (status == FEX_OK && op->problem.check_indices) {
-        status =
-            check_indices(&launch, kernels->check, args.num_tokens,
-                          args.indices, args.indices_stride, args.workspace);
-        args.workspace = (char *)args.workspace + check_bytes(&op->problem);
-    }
-    if (status == FEX_OK) {
-        launch.modules = kernels->modules;
-        launch.backward = &args;
-        status = variant->launch(&launch);
-    }
-    fex_context_leave(op->context, pushed);
-    return status;
+        row_bits(args.hidden_states, args.hidden_states_stride, element) |
+        row_bits(args.down_weights, args.down_weights_stride, element) |
+        row_bits(args.up_weights, args.up_weights_stride, element) |
+        row_bits(args.grad_down_weights, args.grad_down_weights_stride,
+                 gradient) |
+        row_bits(args.grad_up_weights, args.grad_up_weights_stride, gradient);
+    fex_launch launch = {.driver = &op->context->driver,
+                         .device = &op->context->device,
+                         .problem = &op->problem,
+                         .geometry = fex_geometry_for(&op->problem, bits),
+                         .stream = stream,
+                         .num_tokens = args.num_tokens,
+                         .indices = args.indices,
+                         .indices_stride = args.indices_stride,
+                         .workspace = args.workspace,
+                         .backward = &args};
+    return launch_pass(op, BACKWARD, &launch, args.workspace_size);
 }

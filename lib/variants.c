@@ -6,8 +6,6 @@
 
 #include "variants.h"
 
-#include "../kernels/arguments.h"
-
 #define CHECK_THREADS 256
 
 /* Data types and index types go into preludes by value. */
@@ -134,6 +132,14 @@ fex_status fex_launch_kernel(const fex_launch *launch, CUfunction function,
         "cuLaunchKernelEx");
 }
 
+fex_choices fex_choices_of(const fex_launch *launch)
+{
+    return (fex_choices){.indices = launch->indices,
+                         .indices_stride = launch->indices_stride,
+                         .num_tokens = launch->num_tokens,
+                         .num_experts = launch->problem->num_experts};
+}
+
 void *fex_layout_take(fex_layout *layout, int64_t count, size_t size)
 {
     const size_t offset = layout->used;
@@ -158,19 +164,13 @@ void fex_describe_check(const fex_problem *problem,
 }
 
 fex_status fex_launch_check(const fex_launch *launch, const fex_module *module,
-                            int64_t num_tokens, const void *indices,
-                            int64_t indices_stride, void *workspace,
                             int64_t *first)
 {
     const fex_driver *const driver = launch->driver;
-    const CUdeviceptr result = (CUdeviceptr)(uintptr_t)workspace;
-    const fex_check_args args = {
-        .choices = {.indices = indices,
-                    .indices_stride = indices_stride,
-                    .num_tokens = num_tokens,
-                    .num_experts = launch->problem->num_experts},
-        .first = workspace};
-    const int64_t pairs = num_tokens * launch->problem->top_k;
+    const CUdeviceptr result = (CUdeviceptr)(uintptr_t)launch->workspace;
+    const fex_check_args args = {.choices = fex_choices_of(launch),
+                                 .first = launch->workspace};
+    const int64_t pairs = launch->num_tokens * launch->problem->top_k;
     const fex_grid grid = {fex_ceil_div(pairs, CHECK_THREADS), 1, CHECK_THREADS,
                            1};
 

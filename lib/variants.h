@@ -8,6 +8,7 @@
 #ifndef FEX_VARIANTS_H
 #define FEX_VARIANTS_H
 
+#include "../kernels/arguments.h"
 #include "context.h"
 #include "problem.h"
 
@@ -27,7 +28,11 @@ typedef struct fex_launch {
     fex_geometry geometry;
     const fex_module *const *modules; /* in the order of the specs */
     CUstream stream;
-    const fex_forward_args *forward;   /* one of the two, strides resolved */
+    int64_t num_tokens; /* of the call, as are the next two */
+    const void *indices;
+    int64_t indices_stride;
+    void *workspace; /* the family's */
+    const fex_forward_args *forward; /* one of the two, strides resolved */
     const fex_backward_args *backward;
 } fex_launch;
 
@@ -42,6 +47,7 @@ typedef struct fex_variant {
                        const fex_architecture *architecture,
                        fex_geometry geometry, fex_kernel_spec *specs);
     size_t (*workspace_size)(const fex_problem *problem, int64_t num_tokens);
+    /* A forward launch has num_tokens > 0. */
     fex_status (*launch)(const fex_launch *launch);
 } fex_variant;
 
@@ -78,9 +84,9 @@ fex_geometry fex_geometry_for(const fex_problem *problem, size_t alignment);
 void fex_describe_check(const fex_problem *problem,
                         const fex_architecture *architecture,
                         fex_kernel_spec *spec);
+/* Waits for the stream. *first gets the pair, t * top_k + k, or -1; the
+ * workspace holds it on the way. num_tokens > 0. */
 fex_status fex_launch_check(const fex_launch *launch, const fex_module *module,
-                            int64_t num_tokens, const void *indices,
-                            int64_t indices_stride, void *workspace,
                             int64_t *first);
 
 /* For families: a specification with the architecture, the constants of every
@@ -93,6 +99,9 @@ void fex_spec_add(fex_kernel_spec *spec, const char *constant, int64_t value);
 void fex_spec_add_rows(fex_kernel_spec *spec, const fex_problem *problem,
                        fex_geometry geometry);
 void fex_spec_add_choices(fex_kernel_spec *spec, const fex_problem *problem);
+
+/* The choices of a launch, as kernels take them. */
+fex_choices fex_choices_of(const fex_launch *launch);
 
 /* Launches function with its one argument structure. The grid must not be
  * empty. */
