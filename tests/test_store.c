@@ -847,6 +847,13 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* A race detector slows everything down. */
+#if defined(__SANITIZE_THREAD__)
+#define LOOKUP_SECONDS 0.1
+#else
+#define LOOKUP_SECONDS 0.002
+#endif
+
 /* Beyond the driver's own load, a warm kernel costs its recipe and a look. */
 START_TEST(a_warm_lookup_takes_less_than_two_milliseconds)
 {
@@ -871,7 +878,7 @@ START_TEST(a_warm_lookup_takes_less_than_two_milliseconds)
     }
     qsort(times, 101, sizeof *times, by_value);
     printf("a warm lookup takes %.0f us\n", 1e6 * times[50]);
-    ck_assert_msg(times[50] < 0.002, "%.0f us", 1e6 * times[50]);
+    ck_assert_msg(times[50] < LOOKUP_SECONDS, "%.0f us", 1e6 * times[50]);
     fex_store_destroy(store);
 }
 END_TEST
