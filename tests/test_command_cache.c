@@ -100,6 +100,40 @@ START_TEST(a_compiler_that_is_not_there_is_a_failure)
 }
 END_TEST
 
+/* A compiler that kills the process it runs in. */
+static const char deadly[] =
+    "#include <signal.h>\n"
+    "int nvrtcVersion(int *a, int *b) { *a = 13; *b = 0; return 0; }\n"
+    "#define DEADLY(name) int name(void) { return raise(SIGKILL); }\n"
+    "DEADLY(nvrtcGetErrorString) DEADLY(nvrtcCreateProgram)\n"
+    "DEADLY(nvrtcDestroyProgram) DEADLY(nvrtcCompileProgram)\n"
+    "DEADLY(nvrtcGetProgramLogSize) DEADLY(nvrtcGetProgramLog)\n"
+    "DEADLY(nvrtcGetCUBINSize) DEADLY(nvrtcGetCUBIN)\n";
+
+START_TEST(a_worker_that_dies_is_a_failure)
+{
+    FILE *file = fopen("deadly.c", "w");
+    ck_assert_ptr_nonnull(file);
+    fputs(deadly, file);
+    fclose(file);
+    ck_assert_int_eq(system("${CC:-cc} -shared -fPIC -o deadly.so deadly.c"),
+                     0);
+    setenv("FLASHEXPERT_LIBNVRTC", "./deadly.so", 1);
+    const command_result *result =
+        command_expect(1, "prewarm -j 2 --arch sm_90a -s '" TWO "'");
+    ck_assert_msg(strstr(result->err, "killed by signal 9") != NULL, "%s",
+                  result->err);
+    command_expect(1, "prewarm --json -j 2 --arch sm_90a -s '" TWO "'");
+    ck_assert(count("missing") == count("requested"));
+    ck_assert_uint_ge(
+        json_array_size(json_object_get(command_json(), "errors")), 1);
+    unsetenv("FLASHEXPERT_LIBNVRTC");
+    /* Nothing the dead held is in the way of the living. */
+    command_expect(0, "prewarm -j 2 --arch sm_90a -s '" TWO "'");
+    command_expect(0, "cache verify");
+}
+END_TEST
+
 /* ---- cache -------------------------------------------------------------- */
 
 START_TEST(the_cache_is_listed_verified_and_cleared)
@@ -188,6 +222,7 @@ int main(void)
     tcase_add_test(tests, shapes_come_from_files_too);
     tcase_add_test(tests, a_policy_that_forbids_is_obeyed);
     tcase_add_test(tests, a_compiler_that_is_not_there_is_a_failure);
+    tcase_add_test(tests, a_worker_that_dies_is_a_failure);
     tcase_add_test(tests, the_cache_is_listed_verified_and_cleared);
     tcase_add_test(tests, damage_is_found_and_pruned);
     tcase_add_test(tests, a_bundle_moves_the_kernels);
