@@ -54,7 +54,8 @@ static const char *const python_patterns[] = {
 
 static int open_file(fex_compiler *compiler, const char *path)
 {
-    compiler->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    /* NVRTC holds on to memory that closing it would leak, each time anew. */
+    compiler->library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     return compiler->library != NULL;
 }
 
