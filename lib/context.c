@@ -58,7 +58,7 @@ static fex_status parse_bytes(const char *text, uint64_t *bytes)
         scale <<= 10 * (suffix - suffixes + 1);
         end++;
     }
-    if (end == text || *text == '-' || *end != '\0' ||
+    if (*text < '0' || *text > '9' || *end != '\0' ||
         number > UINT64_MAX / scale)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
                         "FLASHEXPERT_CACHE_MAX is \"%s\", not a number of "
