@@ -291,12 +291,23 @@ static fex_status run_shape(run_state *r, const tool_shape *shape)
 
 /* ---- All of them -------------------------------------------------------- */
 
+static fex_status open_device(run_state *r)
+{
+    char sentence[512];
+    const fex_status status = device_open(r->ordinal, &r->device);
+
+    if (status != FEX_ERROR_NO_DRIVER && status != FEX_ERROR_NO_DEVICE)
+        return status;
+    snprintf(sentence, sizeof sentence, "%s", fex_last_error());
+    return fex_fail(status, "%s (--device cpu needs no GPU)", sentence);
+}
+
 static fex_status run_shapes(run_state *r)
 {
     fex_status status = FEX_OK;
 
     if (r->ordinal != FEX_DEVICE_NONE) {
-        return_if_error(device_open(r->ordinal, &r->device));
+        return_if_error(open_device(r));
         r->startup.context = report_seconds() - r->settings->common.started;
         if (!r->settings->common.json)
             printf("%s (%s), L2 %s\n", r->device.info.device_name,
