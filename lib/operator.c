@@ -302,7 +302,7 @@ static fex_status check_indices(const fex_launch *launch,
 static fex_status launch_current(fex_op *op, int pass,
                                  const fex_variant *variant, fex_launch *launch)
 {
-    const prepared *kernels;
+    const prepared *kernels = NULL;
     return_if_error(find_kernels(op, launch, pass, variant, &kernels));
     launch->modules = kernels->modules;
     if (op->problem.check_indices && launch->num_tokens > 0) {
