@@ -55,12 +55,23 @@ static uint64_t untouched_digest(fex_pass pass)
 
 /* ---- Preparing ----------------------------------------------------------- */
 
-static uint64_t compiles(void)
+static fex_context_stats stats_now(void)
 {
     fex_context_stats stats = {.size = sizeof stats};
     need(fex_context_get_stats(suite_device.context, &stats));
-    return stats.compiles + stats.cache_hits + stats.cache_misses +
-           stats.memory_hits;
+    return stats;
+}
+
+static uint64_t compile_count(void)
+{
+    return stats_now().compiles;
+}
+
+/* How often the loader was asked for a kernel. */
+static uint64_t request_count(void)
+{
+    const fex_context_stats stats = stats_now();
+    return stats.memory_hits + stats.cache_hits + stats.cache_misses;
 }
 
 /* Once prepared, a launch does not ask for a kernel at all. */
@@ -68,11 +79,32 @@ START_TEST(prepared_launch_asks_for_no_kernel)
 {
     create(&plain);
     need(fex_op_prepare(c.op, PASS, plain.num_tokens));
-    const uint64_t before = compiles();
+    const uint64_t before = request_count();
     device_case_run(&c, PASS);
     need(fex_op_prepare(c.op, PASS, plain.num_tokens));
-    ck_assert_uint_eq(compiles(), before);
+    ck_assert_uint_eq(request_count(), before);
     destroy();
+}
+END_TEST
+
+/* Whatever a launch asks for, fex_prewarm has brought: at every width of a
+ * row's loads, and for few tokens and many. */
+START_TEST(prewarm_covers_prepare)
+{
+    static const int64_t hidden_sizes[] = {1, 6, 12, 40};
+    for (int size = 0; size < 4; size++)
+        for (int64_t tokens = 1; tokens < 100000; tokens *= 3) {
+            case_spec spec = plain;
+            spec.num_tokens = 1;
+            spec.hidden_size = hidden_sizes[size];
+            create(&spec);
+            need(fex_prewarm(suite_device.context, &c.desc, PASS, tokens, NULL,
+                             0, NULL, NULL, NULL));
+            const uint64_t before = compile_count();
+            need(fex_op_prepare(c.op, PASS, tokens));
+            ck_assert_uint_eq(compile_count(), before);
+            destroy();
+        }
 }
 END_TEST
 
@@ -373,6 +405,7 @@ static void fill(Suite *suite, int full)
     TCase *const tests = tcase_create("launch");
     (void)full; /* these are small everywhere */
     EITHER_PASS(tests, prepared_launch_asks_for_no_kernel);
+    EITHER_PASS(tests, prewarm_covers_prepare);
     EITHER_PASS(tests, same_bits_on_every_run_and_stream);
     EITHER_PASS(tests, threads_share_an_operation);
     EITHER_PASS(tests, replay_gives_the_same_bits);
