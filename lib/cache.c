@@ -25,7 +25,7 @@ typedef struct listing {
 } listing;
 
 /* Reads what was met as an entry; FEX_ERROR_CORRUPT says what is wrong. */
-static fex_status read_item(const fex_store_item *item, int whole,
+static fex_status read_item(const fex_tiers_item *item, int whole,
                             fex_entry *entry)
 {
     if (item->bytes == NULL || (whole && item->got != item->size))
@@ -36,7 +36,7 @@ static fex_status read_item(const fex_store_item *item, int whole,
     return fex_entry_check_key(entry, item->file.key);
 }
 
-static fex_status list_item(void *user, const fex_store_item *item)
+static fex_status list_item(void *user, const fex_tiers_item *item)
 {
     listing *const l = user;
     fex_entry entry = {0};
@@ -73,8 +73,8 @@ fex_status fex_cache_list(fex_context *context, int verify,
     if (visitor == NULL)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT, "visitor is NULL");
     listing l = {.verify = verify, .visitor = visitor, .user = user};
-    const fex_status status =
-        fex_store_walk(context->store, verify, list_item, &l);
+    const fex_status status = fex_tiers_walk(
+        fex_store_tiers(context->store), verify, list_item, &l);
     return l.stopped ? FEX_OK : status;
 }
 
@@ -122,7 +122,7 @@ static int is_collected(const collection *c, const char *key)
     return 0;
 }
 
-static fex_status add_item(collection *c, const fex_store_item *item)
+static fex_status add_item(collection *c, const fex_tiers_item *item)
 {
     if (c->count == c->room) {
         const size_t room = 2 * c->room + 64;
@@ -143,7 +143,7 @@ static fex_status add_item(collection *c, const fex_store_item *item)
 }
 
 /* The first tier that has a sound entry of a key counts, as when loading. */
-static fex_status collect_item(void *user, const fex_store_item *item)
+static fex_status collect_item(void *user, const fex_tiers_item *item)
 {
     collection *const c = user;
     fex_entry entry;
@@ -173,9 +173,10 @@ static fex_status write_path(const char *path, const void *bytes, size_t size)
     char buffer[128];
     const char *const slash = strrchr(path, '/');
     const char *const name = slash != NULL ? slash + 1 : path;
-    char *const folder =
-        slash == NULL ? strdup(".")
-                      : strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    const size_t length = slash == NULL   ? 0
+                          : slash == path ? 1
+                                          : (size_t)(slash - path);
+    char *const folder = length == 0 ? strdup(".") : strndup(path, length);
     if (folder == NULL)
         return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a path");
     const int directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -200,7 +201,8 @@ fex_status fex_cache_export(fex_context *context, const char *path,
     if (path == NULL || *path == '\0')
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT, "path is missing");
     collection c = {.architecture = architecture, .log = &context->log};
-    fex_status status = fex_store_walk(context->store, 1, collect_item, &c);
+    fex_status status = fex_tiers_walk(fex_store_tiers(context->store), 1,
+                                       collect_item, &c);
     if (status == FEX_OK)
         status = fex_bundle_encode(c.items, c.count, &bytes, &size);
     if (status == FEX_OK) {
@@ -294,5 +296,5 @@ fex_status fex_cache_attach(fex_context *context, const void *bundle,
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT, "bundle is NULL");
     return_if_error(fex_bundle_open(bundle, bytes, &opened));
     return_if_error(fex_bundle_verify(&opened));
-    return fex_store_attach(context->store, &opened);
+    return fex_tiers_attach(fex_store_tiers(context->store), &opened);
 }

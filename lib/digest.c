@@ -32,9 +32,11 @@ int fex_digest_parse(const char *text, unsigned char digest[FEX_DIGEST_BYTES])
     if (strspn(text, digits) != 2 * FEX_DIGEST_BYTES ||
         text[2 * FEX_DIGEST_BYTES] != '\0')
         return 0;
-    for (size_t i = 0; i < FEX_DIGEST_BYTES; i++)
-        digest[i] = (unsigned char)((strchr(digits, text[2 * i]) - digits) * 16 +
-                                    (strchr(digits, text[2 * i + 1]) - digits));
+    for (size_t i = 0; i < FEX_DIGEST_BYTES; i++) {
+        const long high = strchr(digits, text[2 * i]) - digits;
+        const long low = strchr(digits, text[2 * i + 1]) - digits;
+        digest[i] = (unsigned char)(16 * high + low);
+    }
     return 1;
 }
 

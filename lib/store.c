@@ -15,9 +15,7 @@
 #include "files.h"
 #include "prune.h"
 #include "store.h"
-#include "tier.h"
 
-#define TIERS_MAX 32
 #define LOCK_WAIT_MS 60000
 #define UNKNOWN_BYTES UINT64_MAX
 
@@ -26,13 +24,11 @@ struct fex_store {
     uint64_t max_bytes;
     int lock_wait_ms;
     int compiler_version_min;
-    int has_user_tier;
+    fex_tiers tiers;
     char *read_only_path; /* as given */
     int64_t created;      /* seconds since 1970 */
 
-    pthread_mutex_t lock; /* over adding tiers, what is used, the bytes */
-    fex_tier tiers[TIERS_MAX]; /* the user tier first, if there is one */
-    atomic_size_t tier_count;
+    pthread_mutex_t lock; /* over what is used and the bytes */
     char (*used)[FEX_DIGEST_TEXT]; /* keys that must not be pruned */
     size_t used_count, used_room;
     uint64_t user_bytes; /* in the user tier, as far as we know */
@@ -43,41 +39,12 @@ struct fex_store {
 
 /* ---- Creating ----------------------------------------------------------- */
 
-static fex_status add_tier(fex_store *store, const char *path, unsigned trust)
-{
-    const size_t count = store->tier_count;
-    if (count == TIERS_MAX)
-        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                        "there are more than %d cache tiers", TIERS_MAX);
-    if (fex_tier_init(&store->tiers[count], path, trust) != 0)
-        return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a store");
-    store->tier_count = count + 1;
-    return FEX_OK;
-}
-
-static fex_status add_tiers(fex_store *store, const fex_store_options *options)
-{
-    const unsigned group = options->shared ? FEX_TRUST_GROUP : 0;
-    fex_status status = FEX_OK;
-    if (options->user_dir != NULL) {
-        store->has_user_tier = 1;
-        return_if_error(add_tier(store, options->user_dir, group));
-    }
-    char *const copy = strdup(store->read_only_path);
-    if (copy == NULL)
-        return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a store");
-    char *rest = copy;
-    for (char *path; status == FEX_OK && (path = strsep(&rest, ":")) != NULL;)
-        if (*path != '\0')
-            status = add_tier(store, path, group | FEX_TRUST_ROOT);
-    free(copy);
-    return status;
-}
-
 fex_status fex_store_create(const fex_store_options *options,
                             fex_store **store)
 {
-    fex_status status = FEX_OK;
+    const char *const path =
+        options->read_only_path != NULL ? options->read_only_path : "";
+    fex_status status;
     fex_store *const made = calloc(1, sizeof *made);
     if (made == NULL)
         return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a store");
@@ -90,59 +57,47 @@ fex_status fex_store_create(const fex_store_options *options,
                                      : FEX_COMPILER_VERSION_MIN;
     made->created = time(NULL);
     made->user_bytes = UNKNOWN_BYTES;
-    pthread_mutex_init(&made->lock, NULL);
-    made->read_only_path =
-        strdup(options->read_only_path != NULL ? options->read_only_path : "");
-    if (made->read_only_path == NULL)
+    made->read_only_path = strdup(path);
+    if (made->read_only_path == NULL) {
         status = fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a store");
-    if (status == FEX_OK)
-        status = add_tiers(made, options);
-    if (status != FEX_OK) {
-        fex_store_destroy(made);
-        return status;
+        goto fail_path;
     }
+    status = fex_tiers_init(&made->tiers, options->user_dir, path,
+                            options->shared, options->log);
+    if (status != FEX_OK)
+        goto fail_tiers;
+    pthread_mutex_init(&made->lock, NULL);
     *store = made;
     return FEX_OK;
+
+fail_tiers:
+    free(made->read_only_path);
+fail_path:
+    free(made);
+    return status;
 }
 
 void fex_store_destroy(fex_store *store)
 {
     if (store == NULL)
         return;
-    for (size_t i = 0; i < store->tier_count; i++)
-        fex_tier_free(&store->tiers[i]);
+    fex_tiers_free(&store->tiers);
     pthread_mutex_destroy(&store->lock);
     free(store->used);
     free(store->read_only_path);
     free(store);
 }
 
-fex_status fex_store_attach(fex_store *store, const fex_bundle *bundle)
+fex_tiers *fex_store_tiers(fex_store *store)
 {
-    fex_status status = FEX_OK;
-    pthread_mutex_lock(&store->lock);
-    const size_t count = store->tier_count;
-    if (count == TIERS_MAX)
-        status = fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                          "there are more than %d cache tiers", TIERS_MAX);
-    else if (fex_tier_init_bundle(&store->tiers[count], bundle) != 0)
-        status = fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a tier");
-    else
-        store->tier_count = count + 1;
-    pthread_mutex_unlock(&store->lock);
-    return status;
-}
-
-static fex_tier *user_tier(fex_store *store)
-{
-    return store->has_user_tier ? &store->tiers[0] : NULL;
+    return &store->tiers;
 }
 
 void fex_store_paths(const fex_store *store, char *user_dir, size_t user_size,
                      char *read_only, size_t read_only_size)
 {
     snprintf(user_dir, user_size, "%s",
-             store->has_user_tier ? store->tiers[0].path : "");
+             store->tiers.has_user_tier ? store->tiers.items[0].path : "");
     snprintf(read_only, read_only_size, "%s", store->read_only_path);
 }
 
@@ -197,17 +152,13 @@ static void refuse(fex_store *store, const fex_tier *tier, const char *key,
                   why);
 }
 
-/* Opens a tier; it is told of once if it cannot be used. */
+/* A user tier that is refused has had its warning; it gets no other when it
+ * cannot be written. */
 static void open_tier(fex_store *store, fex_tier *tier)
 {
-    char buffer[128];
-    const int error = fex_tier_open(tier);
-    if (error == 0)
-        return;
-    if (tier == user_tier(store))
+    if (!fex_tiers_open(&store->tiers, tier) &&
+        tier == fex_tiers_user(&store->tiers))
         atomic_store(&store->warned, 1);
-    fex_log_write(store->log, FEX_LOG_WARNING, "the cache %s is not used: %s",
-                  tier->path, fex_files_reason(error, buffer, sizeof buffer));
 }
 
 /* What is wrong with the bytes of an entry, or NULL. */
@@ -263,7 +214,7 @@ static int find_in_tier(fex_store *store, fex_tier *tier,
 static void note_use(fex_store *store, const fex_tier *tier, const char *key,
                      fex_store_use use)
 {
-    if (use == FEX_STORE_LOOK || tier != user_tier(store))
+    if (use == FEX_STORE_LOOK || tier != fex_tiers_user(&store->tiers))
         return;
     note_used(store, key);
     fex_directory_stamp(&tier->directory, key, use == FEX_STORE_LOAD);
@@ -272,19 +223,19 @@ static void note_use(fex_store *store, const fex_tier *tier, const char *key,
 void fex_store_find(fex_store *store, const fex_recipe *recipe,
                     fex_store_use use, fex_cubin *cubin, int *found)
 {
-    const size_t count = store->tier_count;
+    const size_t count = store->tiers.count;
     *found = 0;
     for (size_t i = 0; i < count && !*found; i++) {
-        *found = find_in_tier(store, &store->tiers[i], recipe, 0, cubin);
+        *found = find_in_tier(store, &store->tiers.items[i], recipe, 0, cubin);
         if (*found)
-            note_use(store, &store->tiers[i], recipe->key, use);
+            note_use(store, &store->tiers.items[i], recipe->key, use);
     }
 }
 
 void fex_store_find_again(fex_store *store, const fex_recipe *recipe,
                           fex_store_use use, fex_cubin *cubin, int *found)
 {
-    fex_tier *const tier = user_tier(store);
+    fex_tier *const tier = fex_tiers_user(&store->tiers);
     *found = tier != NULL && find_in_tier(store, tier, recipe, 1, cubin);
     if (*found)
         note_use(store, tier, recipe->key, use);
@@ -296,7 +247,7 @@ void fex_store_lock_key(fex_store *store, const char *key,
                         fex_store_lock *lock)
 {
     char buffer[128];
-    fex_tier *const tier = user_tier(store);
+    fex_tier *const tier = fex_tiers_user(&store->tiers);
     *lock = (fex_store_lock){.shard = -1, .file = -1};
     if (tier == NULL || tier->kind == FEX_TIER_REFUSED)
         return;
@@ -317,7 +268,7 @@ void fex_store_unlock_key(const char *key, fex_store_lock *lock)
 static fex_status fail_put(fex_store *store, const char *why)
 {
     const char *const path =
-        store->has_user_tier ? store->tiers[0].path : "(none)";
+        store->tiers.has_user_tier ? store->tiers.items[0].path : "(none)";
     if (atomic_exchange(&store->warned, 1) == 0)
         fex_log_write(store->log, FEX_LOG_WARNING,
                       "kernels are kept in memory only, the cache %s cannot be "
@@ -329,7 +280,7 @@ static fex_status fail_put(fex_store *store, const char *why)
 
 /* Makes room. What others have used since this store began may be part of the
  * same job, and stays like what this one has used. */
-static void keep_budget(fex_store *store, uint64_t added)
+static void keep_budget(fex_store *store, const fex_tier *user, uint64_t added)
 {
     uint64_t removed, left;
     const fex_prune rule = {.max_bytes = store->max_bytes,
@@ -340,13 +291,12 @@ static void keep_budget(fex_store *store, uint64_t added)
     /* The first time nothing is known, and leftovers are to be swept. */
     if (store->user_bytes == UNKNOWN_BYTES ||
         store->user_bytes + added > store->max_bytes) {
-        fex_prune_directory(&user_tier(store)->directory, &rule, &removed,
-                            &left);
+        fex_prune_directory(&user->directory, &rule, &removed, &left);
         store->user_bytes = left;
         if (removed > 0)
             fex_log_write(store->log, FEX_LOG_INFO,
                           "removed %llu kernels from the cache %s",
-                          (unsigned long long)removed, store->tiers[0].path);
+                          (unsigned long long)removed, user->path);
     } else {
         store->user_bytes += added;
     }
@@ -357,7 +307,7 @@ fex_status fex_store_put_entry(fex_store *store, const char *key,
                                const void *bytes, size_t size)
 {
     char buffer[128];
-    fex_tier *const tier = user_tier(store);
+    fex_tier *const tier = fex_tiers_user(&store->tiers);
     if (tier == NULL)
         return fail_put(store, "neither HOME nor XDG_CACHE_HOME is set");
     open_tier(store, tier);
@@ -367,7 +317,7 @@ fex_status fex_store_put_entry(fex_store *store, const char *key,
     if (error != 0)
         return fail_put(store, fex_files_reason(error, buffer, sizeof buffer));
     note_used(store, key);
-    keep_budget(store, size);
+    keep_budget(store, tier, size);
     return FEX_OK;
 }
 
@@ -383,60 +333,13 @@ fex_status fex_store_put(fex_store *store, const fex_recipe *recipe,
     return status;
 }
 
-/* ---- All entries -------------------------------------------------------- */
-
-typedef struct store_walk {
-    fex_tier *tier;
-    size_t limit;
-    fex_store_visitor visitor;
-    void *user;
-    fex_status status;
-} store_walk;
-
-static int visit_file(void *user, const fex_directory_item *file)
-{
-    store_walk *const walk = user;
-    fex_store_item item = {.tier = walk->tier->path, .file = *file};
-    if (walk->tier->kind == FEX_TIER_BUNDLE)
-        snprintf(item.path, sizeof item.path, "%s", walk->tier->path);
-    else
-        fex_directory_file(&walk->tier->directory, file->key, item.path,
-                           sizeof item.path);
-    const int error = fex_tier_read(walk->tier, file->key, walk->limit,
-                                    &item.bytes, &item.got, &item.size);
-    /* What is gone meanwhile has not been met. */
-    if (error == ENOENT)
-        return 0;
-    walk->status = error == ENOMEM
-                       ? fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory to walk")
-                       : walk->visitor(walk->user, &item);
-    if (error == 0)
-        free(item.bytes);
-    return walk->status == FEX_OK ? 0 : ECANCELED;
-}
-
-fex_status fex_store_walk(fex_store *store, int whole,
-                          fex_store_visitor visitor, void *user)
-{
-    const size_t count = store->tier_count;
-    store_walk walk = {.limit = whole ? FEX_ENTRY_MAX : FEX_ENTRY_HEAD_MAX,
-                       .visitor = visitor,
-                       .user = user,
-                       .status = FEX_OK};
-    for (size_t i = 0; i < count && walk.status == FEX_OK; i++) {
-        walk.tier = &store->tiers[i];
-        open_tier(store, walk.tier);
-        if (fex_tier_walk(walk.tier, visit_file, &walk) == ENOMEM)
-            return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory to walk");
-    }
-    return walk.status;
-}
+/* ---- Pruning ------------------------------------------------------------ */
 
 static fex_status prune(fex_store *store, const fex_prune *rule,
                         uint64_t *removed)
 {
     uint64_t left;
-    fex_tier *const tier = user_tier(store);
+    fex_tier *const tier = fex_tiers_user(&store->tiers);
     *removed = 0;
     if (tier == NULL)
         return FEX_OK;

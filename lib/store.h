@@ -8,12 +8,11 @@
 
 #include <stdint.h>
 
-#include "bundle.h"
 #include "cubin.h"
-#include "directory.h"
 #include "log.h"
 #include "specialize.h"
 #include "status.h"
+#include "tiers.h"
 
 typedef struct fex_store fex_store;
 
@@ -64,23 +63,8 @@ fex_status fex_store_put(fex_store *store, const fex_recipe *recipe,
 fex_status fex_store_put_entry(fex_store *store, const char *key,
                                const void *bytes, size_t size);
 
-/* Adds a bundle in memory as the last tier. */
-fex_status fex_store_attach(fex_store *store, const fex_bundle *bundle);
-
-/* An entry met on a walk. */
-typedef struct fex_store_item {
-    const char *tier;
-    char path[4096]; /* its file, or the bundle's */
-    fex_directory_item file;
-    unsigned char *bytes; /* its head, or all with `whole`; NULL if unreadable */
-    size_t got, size;
-} fex_store_item;
-
-/* Visits the entries of all tiers, tier by tier, sorted by key. The visitor
- * returns FEX_OK to go on; any other status ends the walk and is returned. */
-typedef fex_status (*fex_store_visitor)(void *user, const fex_store_item *item);
-fex_status fex_store_walk(fex_store *store, int whole,
-                          fex_store_visitor visitor, void *user);
+/* For walking through entries, and for adding tiers. */
+fex_tiers *fex_store_tiers(fex_store *store);
 
 /* fex_cache_prune and fex_cache_clear. */
 fex_status fex_store_prune(fex_store *store, uint64_t max_bytes,

@@ -20,7 +20,7 @@ if ! $CC -fsanitize=thread "$work/probe.c" -o "$work/probe" 2>"$work/log" ||
 fi
 
 rooms="architecture bundle compiler digest directory entry files loader log
-    prune sources specialize status store tier driver"
+    prune sources specialize status store tier tiers driver"
 sources=
 for room in $rooms; do
     sources="$sources $top_srcdir/lib/$room.c"

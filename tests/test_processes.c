@@ -143,7 +143,7 @@ END_TEST
 
 /* ---- Killed -------------------------------------------------------------- */
 
-static fex_status check_sound(void *user, const fex_store_item *item)
+static fex_status check_sound(void *user, const fex_tiers_item *item)
 {
     fex_entry entry;
     ck_assert_ptr_nonnull(item->bytes);
@@ -159,7 +159,9 @@ static int count_sound(void)
     cache c;
     int count = 0;
     open_cache(&c, 0);
-    ck_assert_int_eq(fex_store_walk(c.store, 1, check_sound, &count), FEX_OK);
+    ck_assert_int_eq(
+        fex_tiers_walk(fex_store_tiers(c.store), 1, check_sound, &count),
+        FEX_OK);
     close_cache(&c);
     return count;
 }
@@ -170,7 +172,8 @@ static void sleep_us(long us)
     nanosleep(&time, NULL);
 }
 
-/* Writes entries without pause, so that most kills come while one is written. */
+/* Writes entries without pause, so that most kills come while one is being
+ * written. */
 static void write_for_ever(void)
 {
     cache c;
