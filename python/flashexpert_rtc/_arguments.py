@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the arguments of one call must be, for arrays of either kind."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional
+
+from ._errors import ArgumentError
+from ._structures import DTYPE, INDEX_TYPE
+
+NAMES = ("hidden_states", "down_weights", "up_weights", "indices",
+         "routing_weights")
+
+
+class Shape(NamedTuple):
+    """The sizes of a call; leading dimensions are folded into num_tokens."""
+
+    num_tokens: int
+    hidden_size: int
+    top_k: int
+    num_experts: int
+
+
+def dtype_name(dtype: Any) -> str:
+    """'bfloat16' for torch.bfloat16, numpy dtypes and names such as 'bf16'."""
+    name = str(dtype).rpartition(".")[2]
+    return {"f16": "float16", "bf16": "bfloat16", "f32": "float32",
+            "i32": "int32", "i64": "int64"}.get(name, name)
+
+
+def code_of(table: dict, dtype: Any, argument: str) -> int:
+    """The C value of a dtype, or an error that names the argument."""
+    name = dtype_name(dtype)
+    if name not in table:
+        raise ArgumentError(
+            f"{argument} has dtype {name}, not one of {', '.join(table)}",
+            argument)
+    return table[name]
+
+
+def shape_of(hidden_states: Any, down_weights: Any, up_weights: Any,
+             indices: Any, routing_weights: Any) -> Shape:
+    """Checks the shapes of arrays, which have .shape, and folds them."""
+    x, down, i = hidden_states.shape, down_weights.shape, indices.shape
+    if len(down) != 2:
+        raise _shape_error("down_weights", down, "(num_experts, hidden_size)")
+    if len(x) < 1 or x[-1] != down[1]:
+        raise _shape_error("hidden_states", x, f"(..., {down[1]})")
+    if up_weights.shape != down:
+        raise _shape_error("up_weights", up_weights.shape, _show(down))
+    if len(i) < 1 or i[:-1] != x[:-1]:
+        raise _shape_error("indices", i, _show(x[:-1], "top_k"))
+    if routing_weights.shape != i:
+        raise _shape_error("routing_weights", routing_weights.shape, _show(i))
+    num_tokens = 1
+    for size in x[:-1]:
+        num_tokens *= size
+    return Shape(num_tokens, down[1], i[-1], down[0])
+
+
+def check_dtypes(hidden_states: Any, down_weights: Any, up_weights: Any,
+                 indices: Any, routing_weights: Any) -> None:
+    """Checks the dtypes of arrays, which have .dtype."""
+    dtype = hidden_states.dtype
+    code_of(DTYPE, dtype, "hidden_states")
+    for name, array in (("down_weights", down_weights),
+                        ("up_weights", up_weights)):
+        if array.dtype != dtype:
+            raise ArgumentError(
+                f"{name} has dtype {dtype_name(array.dtype)}, but "
+                f"hidden_states has {dtype_name(dtype)}", name)
+    if (routing_weights.dtype != dtype
+            and dtype_name(routing_weights.dtype) != "float32"):
+        raise ArgumentError(
+            f"routing_weights has dtype {dtype_name(routing_weights.dtype)}, "
+            f"neither {dtype_name(dtype)} as hidden_states nor float32",
+            "routing_weights")
+    code_of(INDEX_TYPE, indices.dtype, "indices")
+
+
+def check_grad_output(grad_output: Any, hidden_states: Any) -> None:
+    """A gradient is shaped and typed as the output, hidden_states' like."""
+    if grad_output.shape != hidden_states.shape:
+        raise _shape_error("grad_output", grad_output.shape,
+                           _show(hidden_states.shape))
+    if grad_output.dtype != hidden_states.dtype:
+        raise ArgumentError(
+            f"grad_output has dtype {dtype_name(grad_output.dtype)}, but "
+            f"hidden_states has {dtype_name(hidden_states.dtype)}",
+            "grad_output")
+
+
+def _show(shape: Any, last: Optional[str] = None) -> str:
+    sizes = [str(size) for size in shape] + ([last] if last else [])
+    return "(" + ", ".join(sizes) + ("," if len(sizes) == 1 else "") + ")"
+
+
+def _shape_error(name: str, found: Any, wanted: str) -> ArgumentError:
+    return ArgumentError(
+        f"{name} has shape {_show(found)}, expected {wanted}", name)
