@@ -260,18 +260,22 @@ static fex_backward_args backward_args(const device_case *c, int host)
 
 /* ---- A case -------------------------------------------------------------- */
 
+fex_op_desc device_case_desc(const case_spec *spec)
+{
+    return (fex_op_desc){.size = sizeof(fex_op_desc),
+                         .dtype = spec->dtype,
+                         .routing_dtype = spec->routing_dtype,
+                         .weight_grad_dtype = spec->weight_grad_dtype,
+                         .index_type = spec->index_type,
+                         .hidden_size = spec->hidden_size,
+                         .top_k = spec->top_k,
+                         .num_experts = spec->num_experts,
+                         .flags = spec->flags};
+}
+
 void device_case_make(const case_spec *spec, device_case *made)
 {
-    *made = (device_case){.spec = *spec,
-                          .desc = {.size = sizeof made->desc,
-                                   .dtype = spec->dtype,
-                                   .routing_dtype = spec->routing_dtype,
-                                   .weight_grad_dtype = spec->weight_grad_dtype,
-                                   .index_type = spec->index_type,
-                                   .hidden_size = spec->hidden_size,
-                                   .top_k = spec->top_k,
-                                   .num_experts = spec->num_experts,
-                                   .flags = spec->flags}};
+    *made = (device_case){.spec = *spec, .desc = device_case_desc(spec)};
     describe_arrays(made);
     for (int i = 0; i < CASE_ARRAYS; i++)
         make_array(made, i);
@@ -307,13 +311,18 @@ void device_case_forget(device_case *c)
     }
 }
 
-void device_case_destroy(device_case *c)
+void device_case_remove(device_case *c)
 {
     test_buffer_destroy(c->device, &c->workspace);
     for (int i = CASE_ARRAYS - 1; i >= 0; i--)
         if (c->arrays[i].element != 0)
             test_buffer_destroy(c->device, &c->arrays[i].buffer);
     fex_op_destroy(c->op);
+}
+
+void device_case_destroy(device_case *c)
+{
+    device_case_remove(c);
     device_case_forget(c);
 }
 

@@ -77,15 +77,20 @@ typedef struct device_case {
     fex_backward_args backward;
 } device_case;
 
+/* The operation that a case is of. */
+fex_op_desc device_case_desc(const case_spec *spec);
+
 /* Makes the data on the host. Like device_case_reference it touches nothing but
  * the case: both may be called by several threads, each with its own. */
 void device_case_make(const case_spec *spec, device_case *made);
-/* Frees what was made; for a case that was placed, device_case_destroy. */
+/* Frees what was made. */
 void device_case_forget(device_case *c);
 /* Makes the operation and puts the data on the device. Any failure fails the
  * test, here and below. */
 void device_case_place(device_case *c, const test_device *device);
-/* Both. */
+/* Takes it off again: the case can be placed anew. */
+void device_case_remove(device_case *c);
+/* Both of either. */
 void device_case_create(const test_device *device, const case_spec *spec,
                         device_case *made);
 void device_case_destroy(device_case *c);

@@ -11,9 +11,81 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "problem.h"
+#include "context.h"
+#include "variants.h"
 
 test_device suite_device;
+
+/* ---- Families ------------------------------------------------------------ */
+
+/* The device as the one that has only this family, where it applies. */
+static test_device families[FEX_FAMILIES_MAX];
+static const char *family_names[FEX_FAMILIES_MAX];
+static int family_count;
+
+static void open_family(const char *name)
+{
+    for (int i = 0; i < family_count; i++)
+        if (strcmp(family_names[i], name) == 0)
+            return;
+    test_device *const family = &families[family_count];
+    *family = suite_device;
+    setenv("FLASHEXPERT_FAMILY", name, 1);
+    if (fex_context_create(NULL, &family->context) != FEX_OK) {
+        fprintf(stderr, "family %s: %s\n", name, fex_last_error());
+        exit(EXIT_FAILURE);
+    }
+    family_names[family_count++] = name;
+}
+
+/* All of the table's, unless the environment asks for one. */
+static void open_families(void)
+{
+    const char *const asked = getenv("FLASHEXPERT_FAMILY");
+    if (asked != NULL && *asked != '\0') {
+        open_family(asked);
+        return;
+    }
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    for (size_t i = 0; i < count; i++)
+        open_family(table[i]->name);
+    unsetenv("FLASHEXPERT_FAMILY");
+}
+
+static void close_families(void)
+{
+    for (int i = 0; i < family_count; i++)
+        fex_context_destroy(families[i].context);
+}
+
+static const fex_variant *variant_of(int family, const case_spec *spec,
+                                     fex_pass pass)
+{
+    const fex_op_desc desc = device_case_desc(spec);
+    fex_problem problem;
+    if (fex_problem_init(&problem, &desc) != FEX_OK)
+        return NULL;
+    return fex_variant_choose(&problem,
+                              families[family].context->device.architecture,
+                              pass, spec->num_tokens, family_names[family]);
+}
+
+/* Whether no family before this one is served by the very same variants. */
+static int is_distinct(int family, const case_spec *spec, fex_pass passes)
+{
+    for (int earlier = 0; earlier < family; earlier++) {
+        int same = 1;
+        for (int pass = FEX_PASS_FORWARD; pass <= FEX_PASS_BACKWARD; pass++)
+            if (((int)passes & pass) != 0 &&
+                variant_of(family, spec, (fex_pass)pass) !=
+                    variant_of(earlier, spec, (fex_pass)pass))
+                same = 0;
+        if (same)
+            return 0;
+    }
+    return 1;
+}
 
 /* ---- The program --------------------------------------------------------- */
 
@@ -37,6 +109,7 @@ int device_suite_main(int argc, char **argv, const char *name,
     const int full = is_full(argc, argv);
     printf("%s on %s, %s tier\n", name, suite_device.info.device_name,
            full ? "full" : "small");
+    open_families();
     Suite *const suite = suite_create(name);
     fill(suite, full);
     SRunner *const runner = srunner_create(suite);
@@ -48,6 +121,7 @@ int device_suite_main(int argc, char **argv, const char *name,
     srunner_free(runner);
     if (failed > 0) /* a failed test may hold what would have to go first */
         return EXIT_FAILURE;
+    close_families();
     test_device_close(&suite_device);
     if (run == 0)
         printf("SKIP: %s has nothing for this tier\n", name);
@@ -57,11 +131,15 @@ int device_suite_main(int argc, char **argv, const char *name,
 void device_suite_check(const case_spec *spec, fex_pass passes)
 {
     device_case c;
-    device_case_create(&suite_device, spec, &c);
-    ck_assert_int_eq(device_case_reference(&c, passes), FEX_OK);
-    device_case_run(&c, passes);
-    device_case_check(&c, passes);
-    device_case_destroy(&c);
+    for (int family = 0; family < family_count; family++) {
+        if (!is_distinct(family, spec, passes))
+            continue;
+        device_case_create(&families[family], spec, &c);
+        ck_assert_int_eq(device_case_reference(&c, passes), FEX_OK);
+        device_case_run(&c, passes);
+        device_case_check(&c, passes);
+        device_case_destroy(&c);
+    }
 }
 
 /* ---- The cross product --------------------------------------------------- */
@@ -116,8 +194,11 @@ static fex_status get_ready(const batch *b, device_case *c, int number)
     const case_spec spec = spec_at(number);
     device_case_make(&spec, c);
     return_if_error(device_case_reference(c, b->pass));
-    return fex_prewarm(suite_device.context, &c->desc, b->pass,
-                       spec.num_tokens, NULL, 0, NULL, NULL, NULL);
+    for (int family = 0; family < family_count; family++)
+        return_if_error(fex_prewarm(families[family].context, &c->desc,
+                                    b->pass, spec.num_tokens, NULL, 0, NULL,
+                                    NULL, NULL));
+    return FEX_OK;
 }
 
 static void *get_some_ready(void *user)
@@ -147,12 +228,12 @@ static void get_batch_ready(batch *b)
 }
 
 /* One line of the table. Returns how many outputs were off. */
-static int show_case(const device_case *c, fex_pass pass)
+static int show_case(const device_case *c, fex_pass pass, const char *family)
 {
     int off = 0;
-    printf("%-5s%6" PRId64 "%6" PRId64 "  %-8s",
+    printf("%-5s%6" PRId64 "%6" PRId64 "  %-8s%-8s",
            fex_dtype_name(c->spec.dtype), c->spec.hidden_size, c->spec.top_k,
-           test_distribution_name(c->spec.distribution));
+           test_distribution_name(c->spec.distribution), family);
     for (int i = 0; i < CASE_ARRAYS; i++) {
         if (!device_case_is_output(c, i, pass))
             continue;
@@ -168,11 +249,27 @@ static int show_case(const device_case *c, fex_pass pass)
 
 static void show_head(const device_case *c, fex_pass pass)
 {
-    printf("\n%-5s%6s%6s  %-8s", "dtype", "H", "K", "experts");
+    printf("\n%-5s%6s%6s  %-8s%-8s", "dtype", "H", "K", "experts", "family");
     for (int i = 0; i < CASE_ARRAYS; i++)
         if (device_case_is_output(c, i, pass))
             printf(" %s ", c->arrays[i].name);
     printf("\n");
+}
+
+/* Runs a case with every family. */
+static int run_case(device_case *c, fex_pass pass)
+{
+    int off = 0;
+    for (int family = 0; family < family_count; family++) {
+        if (!is_distinct(family, &c->spec, pass))
+            continue;
+        device_case_place(c, &families[family]);
+        device_case_run(c, pass);
+        device_case_download(c, pass);
+        off += show_case(c, pass, variant_of(family, &c->spec, pass)->name);
+        device_case_remove(c);
+    }
+    return off;
 }
 
 static int run_batch(batch *b)
@@ -182,13 +279,10 @@ static int run_batch(batch *b)
         device_case *const c = &b->cases[i];
         ck_assert_msg(b->statuses[i] == FEX_OK, "%s: %s", device_case_words(c),
                       b->errors[i]);
-        device_case_place(c, &suite_device);
-        device_case_run(c, b->pass);
-        device_case_download(c, b->pass);
         if (b->first + i == 0)
             show_head(c, b->pass);
-        off += show_case(c, b->pass);
-        device_case_destroy(c);
+        off += run_case(c, b->pass);
+        device_case_forget(c);
     }
     return off;
 }

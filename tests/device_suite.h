@@ -21,12 +21,13 @@ extern test_device suite_device;
 int device_suite_main(int argc, char **argv, const char *name,
                       void (*fill)(Suite *suite, int full));
 
-/* Creates a case, runs `passes` of it, checks every output, destroys it. */
+/* Creates a case, runs `passes` of it, checks every output, destroys it; once
+ * for every family of algorithms that can serve it. */
 void device_suite_check(const case_spec *spec, fex_pass passes);
 
-/* The cross product that README and bench/RESULTS.md quote, for one pass: a
- * line for each case, with the error of each output, and a failure of the test
- * at the end if any error was above its tolerance. */
+/* The cross product of types, sizes and distributions, for one pass: a line for
+ * each case and family, with the error of each output, and a failure of the
+ * test at the end if any error was above its tolerance. */
 void device_suite_cross_product(fex_pass pass);
 
 #endif
