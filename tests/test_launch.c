@@ -8,16 +8,29 @@
 
 #include "device_suite.h"
 
-/* _i of every test here: the pass. */
-#define PASS ((fex_pass)_i)
+/* _i of every test here: a pass, and rows so narrow or wide that they are
+ * served by different families. */
+static const struct {
+    fex_pass pass;
+    int64_t hidden_size;
+} kinds[] = {{FEX_PASS_FORWARD, 64},
+             {FEX_PASS_FORWARD, 320},
+             {FEX_PASS_BACKWARD, 64},
+             {FEX_PASS_BACKWARD, 320}};
+enum { KINDS = sizeof kinds / sizeof *kinds };
 
-static const case_spec plain = {.dtype = FEX_DTYPE_BF16,
-                                .hidden_size = 64,
-                                .top_k = 32,
-                                .num_experts = 96,
-                                .num_tokens = 40,
-                                .distribution = TEST_ZIPF,
-                                .empty = 1};
+#define PASS kinds[_i].pass
+
+static case_spec plain_of(int kind)
+{
+    return (case_spec){.dtype = FEX_DTYPE_BF16,
+                       .hidden_size = kinds[kind].hidden_size,
+                       .top_k = 32,
+                       .num_experts = 96,
+                       .num_tokens = 40,
+                       .distribution = TEST_ZIPF,
+                       .empty = 1};
+}
 
 static device_case c;
 
@@ -74,11 +87,13 @@ static uint64_t request_count(void)
     return stats.memory_hits + stats.cache_hits + stats.cache_misses;
 }
 
-/* Once prepared, a launch does not ask for a kernel at all. */
+/* Once prepared for some number of tokens, a launch of as many or fewer does
+ * not ask for a kernel at all, whichever families serve the two. */
 START_TEST(prepared_launch_asks_for_no_kernel)
 {
+    const case_spec plain = plain_of(_i);
     create(&plain);
-    need(fex_op_prepare(c.op, PASS, plain.num_tokens));
+    need(fex_op_prepare(c.op, PASS, 1000 * plain.num_tokens));
     const uint64_t before = request_count();
     device_case_run(&c, PASS);
     need(fex_op_prepare(c.op, PASS, plain.num_tokens));
@@ -91,10 +106,10 @@ END_TEST
  * row's loads, and for few tokens and many. */
 START_TEST(prewarm_covers_prepare)
 {
-    static const int64_t hidden_sizes[] = {1, 6, 12, 40};
-    for (int size = 0; size < 4; size++)
+    static const int64_t hidden_sizes[] = {1, 6, 12, 40, 320};
+    for (int size = 0; size < 5; size++)
         for (int64_t tokens = 1; tokens < 100000; tokens *= 3) {
-            case_spec spec = plain;
+            case_spec spec = plain_of(_i);
             spec.num_tokens = 1;
             spec.hidden_size = hidden_sizes[size];
             create(&spec);
@@ -112,6 +127,7 @@ END_TEST
 
 START_TEST(same_bits_on_every_run_and_stream)
 {
+    const case_spec plain = plain_of(_i);
     CUstream stream;
     create(&plain);
     const uint64_t first = run_and_digest(PASS);
@@ -153,10 +169,11 @@ static void *launch_often(void *user)
     return NULL;
 }
 
-static void create_launcher(launcher *l, int number, fex_pass pass,
+static void create_launcher(launcher *l, int number, int kind,
                             pthread_barrier_t *start)
 {
-    case_spec spec = plain;
+    const fex_pass pass = kinds[kind].pass;
+    case_spec spec = plain_of(kind);
     spec.seed = (uint64_t)number;
     device_case_create(&suite_device, &spec, &l->own);
     fex_op_destroy(l->own.op);
@@ -181,6 +198,7 @@ static void finish_launcher(launcher *l)
 /* One operation, not prepared, and as many streams as threads. */
 START_TEST(threads_share_an_operation)
 {
+    const case_spec plain = plain_of(_i);
     static launcher launchers[THREADS];
     pthread_t threads[THREADS];
     pthread_barrier_t start;
@@ -188,7 +206,7 @@ START_TEST(threads_share_an_operation)
     memset(launchers, 0, sizeof launchers);
     pthread_barrier_init(&start, NULL, THREADS);
     for (int i = 0; i < THREADS; i++)
-        create_launcher(&launchers[i], i, PASS, &start);
+        create_launcher(&launchers[i], i, _i, &start);
     for (int i = 0; i < THREADS; i++)
         ck_assert_int_eq(pthread_create(&threads[i], NULL, launch_often,
                                         &launchers[i]),
@@ -237,6 +255,7 @@ static void end_graph(CUgraphExec executable, CUstream stream)
 
 START_TEST(replay_gives_the_same_bits)
 {
+    const case_spec plain = plain_of(_i);
     create(&plain);
     need(fex_op_prepare(c.op, PASS, plain.num_tokens));
     CUstream stream = begin_capture();
@@ -261,9 +280,10 @@ END_TEST
 
 /* An operation that is not prepared, or not for the arguments' alignment, is
  * refused while a stream is captured, and what was captured before is fine. */
-static void refused_in_capture(const case_spec *spec, fex_pass pass,
-                               int prepare)
+static void refused_in_capture(const case_spec *spec, int kind, int prepare)
 {
+    const fex_pass pass = kinds[kind].pass;
+    const case_spec plain = plain_of(kind);
     device_case other;
     create(&plain);
     need(fex_op_prepare(c.op, pass, plain.num_tokens));
@@ -288,23 +308,24 @@ static void refused_in_capture(const case_spec *spec, fex_pass pass,
 
 START_TEST(unprepared_is_refused_in_capture)
 {
-    refused_in_capture(&plain, PASS, 0);
+    const case_spec spec = plain_of(_i);
+    refused_in_capture(&spec, _i, 0);
 }
 END_TEST
 
 START_TEST(other_alignment_is_refused_in_capture)
 {
-    case_spec spec = plain;
+    case_spec spec = plain_of(_i);
     spec.misalignment = 1;
-    refused_in_capture(&spec, PASS, 1);
+    refused_in_capture(&spec, _i, 1);
 }
 END_TEST
 
 START_TEST(checked_mode_is_refused_in_capture)
 {
-    case_spec spec = plain;
+    case_spec spec = plain_of(_i);
     spec.flags = FEX_OP_CHECK_INDICES;
-    refused_in_capture(&spec, PASS, 1);
+    refused_in_capture(&spec, _i, 1);
 }
 END_TEST
 
@@ -312,7 +333,7 @@ END_TEST
 
 START_TEST(checked_mode_names_the_first_offender)
 {
-    case_spec spec = plain;
+    case_spec spec = plain_of(_i);
     spec.flags = FEX_OP_CHECK_INDICES;
     spec.empty = 0;
     spec.num_experts = 100;
@@ -339,7 +360,7 @@ END_TEST
 
 START_TEST(checked_mode_computes_the_same)
 {
-    case_spec spec = plain;
+    case_spec spec = plain_of(_i);
     spec.empty = 0;
     create(&spec);
     const uint64_t unchecked = run_and_digest(PASS);
@@ -367,7 +388,7 @@ static void refuses_workspace(fex_pass pass, void *workspace, size_t bytes)
 START_TEST(wrong_workspaces_are_refused)
 {
     size_t bytes;
-    case_spec spec = plain;
+    case_spec spec = plain_of(_i);
     spec.flags = FEX_OP_CHECK_INDICES; /* so that every pass needs some */
     create(&spec);
     need(fex_op_workspace_size(c.op, PASS, spec.num_tokens, &bytes));
@@ -383,6 +404,7 @@ END_TEST
 /* The size for many tokens serves fewer. */
 START_TEST(workspace_grows_with_tokens)
 {
+    const case_spec plain = plain_of(_i);
     size_t previous = 0;
     create(&plain);
     for (int64_t tokens = 0; tokens < 70000; tokens += tokens / 7 + 1) {
@@ -397,25 +419,24 @@ END_TEST
 
 /* ---- The suite ----------------------------------------------------------- */
 
-#define EITHER_PASS(tests, name)                                               \
-    tcase_add_loop_test(tests, name, FEX_PASS_FORWARD, FEX_PASS_BACKWARD + 1)
+#define EVERY_KIND(tests, name) tcase_add_loop_test(tests, name, 0, KINDS)
 
 static void fill(Suite *suite, int full)
 {
     TCase *const tests = tcase_create("launch");
     (void)full; /* these are small everywhere */
-    EITHER_PASS(tests, prepared_launch_asks_for_no_kernel);
-    EITHER_PASS(tests, prewarm_covers_prepare);
-    EITHER_PASS(tests, same_bits_on_every_run_and_stream);
-    EITHER_PASS(tests, threads_share_an_operation);
-    EITHER_PASS(tests, replay_gives_the_same_bits);
-    EITHER_PASS(tests, unprepared_is_refused_in_capture);
-    EITHER_PASS(tests, other_alignment_is_refused_in_capture);
-    EITHER_PASS(tests, checked_mode_is_refused_in_capture);
-    EITHER_PASS(tests, checked_mode_names_the_first_offender);
-    EITHER_PASS(tests, checked_mode_computes_the_same);
-    EITHER_PASS(tests, wrong_workspaces_are_refused);
-    EITHER_PASS(tests, workspace_grows_with_tokens);
+    EVERY_KIND(tests, prepared_launch_asks_for_no_kernel);
+    EVERY_KIND(tests, prewarm_covers_prepare);
+    EVERY_KIND(tests, same_bits_on_every_run_and_stream);
+    EVERY_KIND(tests, threads_share_an_operation);
+    EVERY_KIND(tests, replay_gives_the_same_bits);
+    EVERY_KIND(tests, unprepared_is_refused_in_capture);
+    EVERY_KIND(tests, other_alignment_is_refused_in_capture);
+    EVERY_KIND(tests, checked_mode_is_refused_in_capture);
+    EVERY_KIND(tests, checked_mode_names_the_first_offender);
+    EVERY_KIND(tests, checked_mode_computes_the_same);
+    EVERY_KIND(tests, wrong_workspaces_are_refused);
+    EVERY_KIND(tests, workspace_grows_with_tokens);
     suite_add_tcase(suite, tests);
 }
 
