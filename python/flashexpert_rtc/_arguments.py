@@ -90,6 +90,16 @@ def check_grad_output(grad_output: Any, hidden_states: Any) -> None:
             "grad_output")
 
 
+def check_scores(scores: Any, indices: Any) -> None:
+    """Scores are shaped as the indices, in float32."""
+    if scores.shape != indices.shape:
+        raise _shape_error("scores", scores.shape, _show(indices.shape))
+    if dtype_name(scores.dtype) != "float32":
+        raise ArgumentError(
+            f"scores has dtype {dtype_name(scores.dtype)}, not float32",
+            "scores")
+
+
 def _show(shape: Any, last: Optional[str] = None) -> str:
     sizes = [str(size) for size in shape] + ([last] if last else [])
     return "(" + ", ".join(sizes) + ("," if len(sizes) == 1 else "") + ")"

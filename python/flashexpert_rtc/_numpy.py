@@ -104,6 +104,8 @@ def flash_expert_backward(
               routing_weights)
     shape, desc = _check(*arrays)
     _arguments.check_grad_output(grad_output, hidden_states)
+    if scores is not None:
+        _arguments.check_scores(scores, indices)
     wanted = (hidden_states, down_weights, up_weights, routing_weights)
     gradients = tuple(
         numpy.empty(array.shape, array.dtype) if need else None
