@@ -32,6 +32,8 @@ static const case_spec cases[] = {
     {BF16, SIZES(64, 32, 96, 0), .accumulate = ALL_GRADIENTS},
     {BF16, SIZES(64, 32, 96, 1)},
     {BF16, SIZES(64, 32, 96, 500), .distribution = TEST_ZIPF, .empty = 1},
+    /* a table that is swept in slabs, on the simulated device's small L2 */
+    {BF16, SIZES(64, 32, 9000, 700), .empty = 1},
     /* scores that are given are the ones used */
     {BF16, SIZES(64, 32, 96, 9), .scores = CASE_SCORES_OTHER},
     {BF16, SIZES(64, 32, 96, 9), .scores = CASE_SCORES_OTHER,
@@ -56,6 +58,13 @@ static const case_spec cases[] = {
     /* rows longer than a block reads at one time; many choices */
     {BF16, SIZES(4096, 3, 20, 6)},
     {BF16, SIZES(64, 4096, 96, 3), .empty = 1},
+};
+
+/* Full tier: what it takes on a GPU for slabs and chunks of a table, and for
+ * more tiles of pairs than one block counts. */
+static const case_spec large_cases[] = {
+    {BF16, SIZES(1024, 512, 20000, 100), .empty = 1},
+    {F32, SIZES(64, 512, 5000, 1200), .distribution = TEST_ZIPF, .empty = 1},
 };
 
 START_TEST(matches_reference)
@@ -117,6 +126,12 @@ START_TEST(unchosen_rows_are_left_alone)
 }
 END_TEST
 
+START_TEST(large_matches_reference)
+{
+    device_suite_check(&large_cases[_i], FEX_PASS_BACKWARD);
+}
+END_TEST
+
 START_TEST(cross_product)
 {
     device_suite_cross_product(FEX_PASS_BACKWARD);
@@ -137,6 +152,8 @@ static void fill(Suite *suite, int full)
     if (!full)
         return;
     TCase *const all = tcase_create("full");
+    tcase_add_loop_test(all, large_matches_reference, 0,
+                        (int)(sizeof large_cases / sizeof *large_cases));
     tcase_add_test(all, cross_product);
     suite_add_tcase(suite, all);
 }

@@ -26,6 +26,8 @@ static const case_spec cases[] = {
     {BF16, SIZES(64, 32, 96, 0)},
     {BF16, SIZES(64, 32, 96, 1)},
     {BF16, SIZES(64, 32, 2000, 700), .empty = 1},
+    /* a table that is swept in slabs, on the simulated device's small L2 */
+    {BF16, SIZES(64, 32, 9000, 700), .empty = 1},
     /* scores not asked for */
     {BF16, SIZES(64, 32, 96, 9), .no_scores_output = 1},
     /* rows apart, still aligned; rows apart and arrays off by one element */
@@ -46,11 +48,24 @@ static const case_spec cases[] = {
     {F16, SIZES(64, 8192, 96, 2), .row_padding = 5},
 };
 
+/* Full tier: what it takes on a GPU for slabs and chunks of a table, and for
+ * more tiles of pairs than one block counts. */
+static const case_spec large_cases[] = {
+    {BF16, SIZES(1024, 512, 20000, 100), .empty = 1},
+    {F32, SIZES(64, 512, 5000, 1200), .distribution = TEST_ZIPF, .empty = 1},
+};
+
 START_TEST(matches_reference)
 {
     case_spec spec = cases[_i];
     spec.seed = (uint64_t)_i + 1;
     device_suite_check(&spec, FEX_PASS_FORWARD);
+}
+END_TEST
+
+START_TEST(large_matches_reference)
+{
+    device_suite_check(&large_cases[_i], FEX_PASS_FORWARD);
 }
 END_TEST
 
@@ -93,6 +108,8 @@ static void fill(Suite *suite, int full)
     if (!full)
         return;
     TCase *const all = tcase_create("full");
+    tcase_add_loop_test(all, large_matches_reference, 0,
+                        (int)(sizeof large_cases / sizeof *large_cases));
     tcase_add_test(all, cross_product);
     suite_add_tcase(suite, all);
 }
