@@ -26,7 +26,7 @@ for room in $rooms; do
     sources="$sources $top_srcdir/lib/$room.c"
 done
 
-for test in test_loader test_store; do
+for test in test_loader test_store test_store_writing; do
     # The words of lists and flags are to be split.
     # shellcheck disable=SC2086
     $CC -std=c11 -g -O1 -fsanitize=thread -pthread \
@@ -34,7 +34,8 @@ for test in test_loader test_store; do
         -I"$top_srcdir/tests" $TEST_CPPFLAGS \
         $sources "$top_builddir/lib/embedded_sources.c" \
         "$top_srcdir/tests/$test.c" "$top_srcdir/tests/cache_case.c" \
-        "$top_srcdir/tests/file_faults.c" \
+        "$top_srcdir/tests/file_faults.c" "$top_srcdir/tests/store_case.c" \
+        "$top_srcdir/tests/suite.c" \
         -o "$work/$test" $TEST_LIBS
     # Threads and fork do not go together under it; and a report is a failure.
     CK_FORK=no TSAN_OPTIONS="halt_on_error=0 exitcode=66" "$work/$test"

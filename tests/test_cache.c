@@ -13,6 +13,7 @@
 
 #include "cache_case.h"
 #include "flashexpert_rtc.h"
+#include "suite.h"
 
 static const fex_op_desc desc = {.size = sizeof desc,
                                  .dtype = FEX_DTYPE_F32,
@@ -494,40 +495,32 @@ START_TEST(a_forked_child_is_told_and_does_not_hang)
 }
 END_TEST
 
-static void add_tests(TCase *cases)
+static void fill(TCase *tests)
 {
-    tcase_add_test(cases, a_check_names_what_is_missing_and_makes_nothing);
-    tcase_add_test(cases, a_user_directory_covers);
-    tcase_add_test(cases, a_read_only_directory_covers);
-    tcase_add_test(cases, a_bundle_file_covers);
-    tcase_add_test(cases, the_environment_names_tiers);
-    tcase_add_test(cases, a_bundle_in_memory_covers);
-    tcase_add_test(cases, a_damaged_bundle_in_memory_is_not_attached);
-    tcase_add_test(cases, without_a_home_prewarming_says_so);
-    tcase_add_test(cases, entries_made_elsewhere_are_the_same);
-    tcase_add_test(cases, a_bundle_is_imported_whole);
-    tcase_add_test(cases, a_damaged_bundle_is_not_imported);
-    tcase_add_test(cases, an_export_is_filtered_by_architecture);
-    tcase_add_test(cases, a_failed_export_leaves_what_was_there);
-    tcase_add_test(cases, an_export_takes_the_sound_copy);
-    tcase_add_test(cases, a_list_shows_every_entry_in_words);
-    tcase_add_test(cases, a_list_shows_damage);
-    tcase_add_test(cases, clearing_removes_the_user_tier_only);
-    tcase_add_test(cases, a_forked_child_is_told_and_does_not_hang);
+    tcase_add_unchecked_fixture(tests, fill_master, remove_master);
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_set_timeout(tests, 120);
+    tcase_add_test(tests, a_check_names_what_is_missing_and_makes_nothing);
+    tcase_add_test(tests, a_user_directory_covers);
+    tcase_add_test(tests, a_read_only_directory_covers);
+    tcase_add_test(tests, a_bundle_file_covers);
+    tcase_add_test(tests, the_environment_names_tiers);
+    tcase_add_test(tests, a_bundle_in_memory_covers);
+    tcase_add_test(tests, a_damaged_bundle_in_memory_is_not_attached);
+    tcase_add_test(tests, without_a_home_prewarming_says_so);
+    tcase_add_test(tests, entries_made_elsewhere_are_the_same);
+    tcase_add_test(tests, a_bundle_is_imported_whole);
+    tcase_add_test(tests, a_damaged_bundle_is_not_imported);
+    tcase_add_test(tests, an_export_is_filtered_by_architecture);
+    tcase_add_test(tests, a_failed_export_leaves_what_was_there);
+    tcase_add_test(tests, an_export_takes_the_sound_copy);
+    tcase_add_test(tests, a_list_shows_every_entry_in_words);
+    tcase_add_test(tests, a_list_shows_damage);
+    tcase_add_test(tests, clearing_removes_the_user_tier_only);
+    tcase_add_test(tests, a_forked_child_is_told_and_does_not_hang);
 }
 
 int main(void)
 {
-    Suite *const suite = suite_create("cache");
-    TCase *const cases = tcase_create("cache");
-    tcase_add_unchecked_fixture(cases, fill_master, remove_master);
-    tcase_add_checked_fixture(cases, setup, teardown);
-    tcase_set_timeout(cases, 120);
-    add_tests(cases);
-    suite_add_tcase(suite, cases);
-    SRunner *const runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_suite_main("cache", fill);
 }

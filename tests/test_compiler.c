@@ -10,6 +10,7 @@
 
 #include "cache_case.h"
 #include "compiler.h"
+#include "suite.h"
 
 static test_log record;
 static fex_compiler *compiler;
@@ -178,23 +179,20 @@ START_TEST(a_wheel_in_a_python_environment_is_found)
 }
 END_TEST
 
+static void fill(TCase *tests)
+{
+    tcase_add_test(tests, a_kernel_is_compiled);
+    tcase_add_test(tests, the_same_recipe_gives_the_same_bytes);
+    tcase_add_test(tests, an_error_names_the_line_of_the_kernel_file);
+    tcase_add_test(tests,
+                   a_constant_that_does_not_fit_is_refused_by_the_kernel);
+    tcase_add_test(tests, a_missing_library_is_no_compiler);
+    tcase_add_test(tests, another_library_is_no_compiler);
+    tcase_add_test(tests, a_wheel_in_a_python_environment_is_found);
+    tcase_set_timeout(tests, 60);
+}
+
 int main(void)
 {
-    Suite *const suite = suite_create("compiler");
-    TCase *const cases = tcase_create("compiler");
-    tcase_add_test(cases, a_kernel_is_compiled);
-    tcase_add_test(cases, the_same_recipe_gives_the_same_bytes);
-    tcase_add_test(cases, an_error_names_the_line_of_the_kernel_file);
-    tcase_add_test(cases,
-                   a_constant_that_does_not_fit_is_refused_by_the_kernel);
-    tcase_add_test(cases, a_missing_library_is_no_compiler);
-    tcase_add_test(cases, another_library_is_no_compiler);
-    tcase_add_test(cases, a_wheel_in_a_python_environment_is_found);
-    tcase_set_timeout(cases, 60);
-    suite_add_tcase(suite, cases);
-    SRunner *const runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_suite_main("compiler", fill);
 }

@@ -9,6 +9,7 @@
 #include "bundle.h"
 #include "cache_case.h"
 #include "entry.h"
+#include "suite.h"
 
 /* An entry of one kernel, with its key. */
 static unsigned char *make_entry(int64_t factor, size_t cubin_size, char *key,
@@ -240,24 +241,21 @@ START_TEST(a_bundle_that_lies_is_refused)
 }
 END_TEST
 
+static void fill(TCase *tests)
+{
+    tcase_add_test(tests, an_entry_comes_back_as_it_went);
+    tcase_add_test(tests, an_entry_cut_anywhere_is_refused);
+    tcase_add_test(tests, an_entry_with_any_bit_flipped_is_refused);
+    tcase_add_test(tests, an_entry_of_a_later_format_is_named_so);
+    tcase_add_test(tests, the_head_alone_tells_the_key);
+    tcase_add_test(tests, a_bundle_finds_each_of_its_entries);
+    tcase_add_test(tests, an_empty_bundle_is_one);
+    tcase_add_test(tests, a_damaged_bundle_is_refused);
+    tcase_add_test(tests, a_bundle_that_lies_is_refused);
+    tcase_set_timeout(tests, 60);
+}
+
 int main(void)
 {
-    Suite *const suite = suite_create("entry");
-    TCase *const cases = tcase_create("entry");
-    tcase_add_test(cases, an_entry_comes_back_as_it_went);
-    tcase_add_test(cases, an_entry_cut_anywhere_is_refused);
-    tcase_add_test(cases, an_entry_with_any_bit_flipped_is_refused);
-    tcase_add_test(cases, an_entry_of_a_later_format_is_named_so);
-    tcase_add_test(cases, the_head_alone_tells_the_key);
-    tcase_add_test(cases, a_bundle_finds_each_of_its_entries);
-    tcase_add_test(cases, an_empty_bundle_is_one);
-    tcase_add_test(cases, a_damaged_bundle_is_refused);
-    tcase_add_test(cases, a_bundle_that_lies_is_refused);
-    tcase_set_timeout(cases, 60);
-    suite_add_tcase(suite, cases);
-    SRunner *const runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_suite_main("entry", fill);
 }

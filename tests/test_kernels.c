@@ -15,6 +15,7 @@
 
 #include "cache_case.h"
 #include "compiler.h"
+#include "suite.h"
 #include "variants.h"
 
 #define REGISTERS_MAX 255
@@ -195,6 +196,14 @@ START_TEST(all_kernels_of_a_problem_compile)
 }
 END_TEST
 
+static void fill(TCase *tests)
+{
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_set_timeout(tests, 300);
+    tcase_add_loop_test(tests, all_kernels_of_a_problem_compile, 0,
+                        case_count);
+}
+
 int main(int argc, char **argv)
 {
     int full = 0;
@@ -206,16 +215,5 @@ int main(int argc, char **argv)
         add_all();
     else
         add_some();
-    Suite *const suite = suite_create("kernels");
-    TCase *const tests = tcase_create("kernels");
-    tcase_add_checked_fixture(tests, setup, teardown);
-    tcase_set_timeout(tests, 300);
-    tcase_add_loop_test(tests, all_kernels_of_a_problem_compile, 0,
-                        case_count);
-    suite_add_tcase(suite, tests);
-    SRunner *const runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_suite_main("kernels", fill);
 }

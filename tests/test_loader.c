@@ -14,6 +14,7 @@
 #include "cache_case.h"
 #include "entry.h"
 #include "loader.h"
+#include "suite.h"
 
 #define THREADS 16
 
@@ -429,34 +430,26 @@ START_TEST(a_cache_that_cannot_be_written_is_done_without)
 }
 END_TEST
 
-static void add_tests(TCase *cases)
+static void fill(TCase *tests)
 {
-    tcase_add_test(cases, a_kernel_is_compiled_then_remembered_then_kept);
-    tcase_add_test(cases, threads_that_ask_at_once_compile_once);
-    tcase_add_test(cases, threads_on_many_keys_get_along);
-    tcase_add_test(cases, threads_share_a_failure_and_may_try_again);
-    tcase_add_test(cases, forbidding_names_what_is_missing);
-    tcase_add_test(cases, warning_names_what_is_compiled);
-    tcase_add_test(cases, an_armed_monitor_counts_and_names);
-    tcase_add_test(cases, what_the_driver_refuses_is_compiled_again);
-    tcase_add_test(cases, a_failing_driver_is_an_error_and_not_a_compile);
-    tcase_add_test(cases, prewarming_touches_no_device);
-    tcase_add_test(cases, refreshing_replaces_what_an_older_compiler_made);
-    tcase_add_test(cases, prewarming_nowhere_is_an_error);
-    tcase_add_test(cases, a_cache_that_cannot_be_written_is_done_without);
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_set_timeout(tests, 120);
+    tcase_add_test(tests, a_kernel_is_compiled_then_remembered_then_kept);
+    tcase_add_test(tests, threads_that_ask_at_once_compile_once);
+    tcase_add_test(tests, threads_on_many_keys_get_along);
+    tcase_add_test(tests, threads_share_a_failure_and_may_try_again);
+    tcase_add_test(tests, forbidding_names_what_is_missing);
+    tcase_add_test(tests, warning_names_what_is_compiled);
+    tcase_add_test(tests, an_armed_monitor_counts_and_names);
+    tcase_add_test(tests, what_the_driver_refuses_is_compiled_again);
+    tcase_add_test(tests, a_failing_driver_is_an_error_and_not_a_compile);
+    tcase_add_test(tests, prewarming_touches_no_device);
+    tcase_add_test(tests, refreshing_replaces_what_an_older_compiler_made);
+    tcase_add_test(tests, prewarming_nowhere_is_an_error);
+    tcase_add_test(tests, a_cache_that_cannot_be_written_is_done_without);
 }
 
 int main(void)
 {
-    Suite *const suite = suite_create("loader");
-    TCase *const cases = tcase_create("loader");
-    tcase_add_checked_fixture(cases, setup, teardown);
-    tcase_set_timeout(cases, 120);
-    add_tests(cases);
-    suite_add_tcase(suite, cases);
-    SRunner *const runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_suite_main("loader", fill);
 }

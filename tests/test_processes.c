@@ -15,6 +15,7 @@
 #include "cache_case.h"
 #include "entry.h"
 #include "loader.h"
+#include "suite.h"
 
 #define PROCESSES 16
 #define KERNELS 8
@@ -301,22 +302,19 @@ START_TEST(a_warm_process_does_not_load_the_compiler)
 }
 END_TEST
 
+static void fill(TCase *tests)
+{
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_set_timeout(tests, 120);
+    tcase_add_test(tests,
+                   processes_started_together_compile_each_kernel_once);
+    tcase_add_test(tests, a_writer_killed_at_any_moment_leaves_whole_entries);
+    tcase_add_test(tests, a_killed_prewarm_is_made_up_for_by_the_next);
+    tcase_add_test(tests, a_stopped_holder_does_not_block);
+    tcase_add_test(tests, a_warm_process_does_not_load_the_compiler);
+}
+
 int main(void)
 {
-    Suite *const suite = suite_create("processes");
-    TCase *const cases = tcase_create("processes");
-    tcase_add_checked_fixture(cases, setup, teardown);
-    tcase_set_timeout(cases, 120);
-    tcase_add_test(cases,
-                   processes_started_together_compile_each_kernel_once);
-    tcase_add_test(cases, a_writer_killed_at_any_moment_leaves_whole_entries);
-    tcase_add_test(cases, a_killed_prewarm_is_made_up_for_by_the_next);
-    tcase_add_test(cases, a_stopped_holder_does_not_block);
-    tcase_add_test(cases, a_warm_process_does_not_load_the_compiler);
-    suite_add_tcase(suite, cases);
-    SRunner *const runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_suite_main("processes", fill);
 }

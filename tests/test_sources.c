@@ -11,6 +11,7 @@
 
 #include "cache_case.h"
 #include "sources.h"
+#include "suite.h"
 
 static char scratch[256];
 
@@ -122,19 +123,16 @@ START_TEST(a_folder_without_kernels_is_refused)
 }
 END_TEST
 
+static void fill(TCase *tests)
+{
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_test(tests, embedded_sources_are_those_of_the_kernel_folder);
+    tcase_add_test(tests, the_digest_tells_names_and_texts_apart);
+    tcase_add_test(tests, only_sources_are_read_from_a_folder);
+    tcase_add_test(tests, a_folder_without_kernels_is_refused);
+}
+
 int main(void)
 {
-    Suite *const suite = suite_create("sources");
-    TCase *const cases = tcase_create("sources");
-    tcase_add_checked_fixture(cases, setup, teardown);
-    tcase_add_test(cases, embedded_sources_are_those_of_the_kernel_folder);
-    tcase_add_test(cases, the_digest_tells_names_and_texts_apart);
-    tcase_add_test(cases, only_sources_are_read_from_a_folder);
-    tcase_add_test(cases, a_folder_without_kernels_is_refused);
-    suite_add_tcase(suite, cases);
-    SRunner *const runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_suite_main("sources", fill);
 }

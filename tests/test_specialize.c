@@ -9,6 +9,7 @@
 
 #include "cache_case.h"
 #include "digest.h"
+#include "suite.h"
 
 START_TEST(the_source_is_prelude_and_kernel)
 {
@@ -143,20 +144,17 @@ START_TEST(what_is_no_key_text_is_refused)
 }
 END_TEST
 
+static void fill(TCase *tests)
+{
+    tcase_add_test(tests, the_source_is_prelude_and_kernel);
+    tcase_add_test(tests, everything_that_matters_is_in_the_key);
+    tcase_add_test(tests, nothing_of_this_machine_is_in_the_key);
+    tcase_add_test(tests, a_file_that_is_not_there_is_named);
+    tcase_add_test(tests, a_key_text_is_put_in_words);
+    tcase_add_test(tests, what_is_no_key_text_is_refused);
+}
+
 int main(void)
 {
-    Suite *const suite = suite_create("specialize");
-    TCase *const cases = tcase_create("specialize");
-    tcase_add_test(cases, the_source_is_prelude_and_kernel);
-    tcase_add_test(cases, everything_that_matters_is_in_the_key);
-    tcase_add_test(cases, nothing_of_this_machine_is_in_the_key);
-    tcase_add_test(cases, a_file_that_is_not_there_is_named);
-    tcase_add_test(cases, a_key_text_is_put_in_words);
-    tcase_add_test(cases, what_is_no_key_text_is_refused);
-    suite_add_tcase(suite, cases);
-    SRunner *const runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_suite_main("specialize", fill);
 }
