@@ -49,8 +49,9 @@ def evaluate(x, down, up, indices, routing, grad_output=None):
     return dx, ddown, dup, (p * scores * sigmoid).reshape(slots)
 
 
-# One rounding to the type of the result, relative to the largest element.
-TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
+# A rounding to the result's type, and of a float32 sum, relative to the
+# largest element.
+TOLERANCE = {"float32": 4e-6, "float16": 1e-3, "bfloat16": 8e-3}
 
 
 def assert_close(found, wanted, dtype):
