@@ -462,8 +462,7 @@ START_TEST(a_failure_stays_until_the_context_goes)
     ck_assert_int_eq(run(offences[0].source, 1, 64, 0, 64),
                      CUDA_ERROR_LAUNCH_FAILED);
     ck_assert_int_eq(h.driver.cuCtxSynchronize(), CUDA_ERROR_LAUNCH_FAILED);
-    close_device();
-    open_device();
+    simt_harness_reset(&h);
     ck_assert_int_eq(h.driver.cuCtxSynchronize(), CUDA_SUCCESS);
     run_well(KERNEL("args.out[0] = 5;"), 1, 1, 1);
     ck_assert_uint_eq(out[0], 5);

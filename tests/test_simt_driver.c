@@ -92,6 +92,8 @@ START_TEST(a_context_is_needed)
                      CUDA_ERROR_CONTEXT_IS_DESTROYED);
     ck_assert_int_eq(h.driver.cuDevicePrimaryCtxRetain(&current, 0),
                      CUDA_SUCCESS);
+    /* What was in it went with it. */
+    ck_assert_int_eq(h.driver.cuMemFree(counter), CUDA_ERROR_INVALID_VALUE);
 }
 END_TEST
 

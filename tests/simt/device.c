@@ -11,7 +11,9 @@
 #include "cluster.h"
 #include "device.h"
 #include "faults.h"
+#include "graph.h"
 #include "image.h"
+#include "memory.h"
 #include "results.h"
 #include "settings.h"
 
@@ -95,6 +97,16 @@ CUresult simt_device_error(void)
 unsigned simt_device_retained(void)
 {
     return primary.retained;
+}
+
+/* What was made in the primary context goes with it. */
+static void reset(void)
+{
+    simt_stream_clear();
+    simt_graph_clear();
+    simt_module_clear();
+    simt_memory_clear();
+    device_error = CUDA_SUCCESS;
 }
 
 /* ---- Figures ------------------------------------------------------------ */
@@ -253,7 +265,7 @@ CUresult cuDevicePrimaryCtxRelease(CUdevice device)
     if (primary.retained == 0)
         return simt_end(CUDA_ERROR_INVALID_CONTEXT);
     if (--primary.retained == 0)
-        device_error = CUDA_SUCCESS;
+        reset();
     return simt_end(result);
 }
 

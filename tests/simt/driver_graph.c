@@ -212,6 +212,27 @@ CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end)
     return simt_end(result);
 }
 
+void simt_graph_clear(void)
+{
+    while (graphs != NULL) {
+        CUgraph old = graphs;
+        graphs = old->next;
+        simt_operations_free(&old->operations);
+        free(old);
+    }
+    while (graph_execs != NULL) {
+        CUgraphExec old = graph_execs;
+        graph_execs = old->next;
+        simt_operations_free(&old->operations);
+        free(old);
+    }
+    while (events != NULL) {
+        CUevent old = events;
+        events = old->next;
+        free(old);
+    }
+}
+
 size_t simt_event_live(void)
 {
     size_t count = 0;

@@ -12,5 +12,6 @@ CUresult simt_graph_create(const simt_operations *operations, CUgraph *graph);
 size_t simt_graph_live(void);
 size_t simt_graph_exec_live(void);
 size_t simt_event_live(void);
+void simt_graph_clear(void); /* destroys all three */
 
 #endif

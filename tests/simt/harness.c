@@ -18,9 +18,15 @@ static void *look_up(void *library, const char *name)
     return address;
 }
 
+static void take_context(simt_harness *h)
+{
+    ck_assert_int_eq(h->driver.cuDevicePrimaryCtxRetain(&h->context, 0),
+                     CUDA_SUCCESS);
+    ck_assert_int_eq(h->driver.cuCtxPushCurrent(h->context), CUDA_SUCCESS);
+}
+
 void simt_harness_open(simt_harness *h)
 {
-    CUdevice device;
     ck_assert_msg(fex_driver_open(LIBCUDA, &h->driver) == FEX_OK, "%s",
                   fex_last_error());
     h->plan = look_up(h->driver.library, SIMT_PLAN);
@@ -42,17 +48,25 @@ void simt_harness_open(simt_harness *h)
     h->compiler_calls = look_up(h->compiler, SIMT_CALLS);
     h->compiler_hits = look_up(h->compiler, SIMT_HITS);
 
-    ck_assert_int_eq(h->driver.cuDeviceGet(&device, 0), CUDA_SUCCESS);
-    ck_assert_int_eq(h->driver.cuDevicePrimaryCtxRetain(&h->context, device),
-                     CUDA_SUCCESS);
-    ck_assert_int_eq(h->driver.cuCtxPushCurrent(h->context), CUDA_SUCCESS);
+    take_context(h);
 }
 
-void simt_harness_close(simt_harness *h)
+static void give_context_up(simt_harness *h)
 {
     CUcontext popped;
     ck_assert_int_eq(h->driver.cuCtxPopCurrent(&popped), CUDA_SUCCESS);
     ck_assert_int_eq(h->driver.cuDevicePrimaryCtxRelease(0), CUDA_SUCCESS);
+}
+
+void simt_harness_reset(simt_harness *h)
+{
+    give_context_up(h);
+    take_context(h);
+}
+
+void simt_harness_close(simt_harness *h)
+{
+    give_context_up(h);
     dlclose(h->compiler);
     fex_driver_close(&h->driver);
 }

@@ -35,6 +35,9 @@ typedef struct simt_harness {
 void simt_harness_open(simt_harness *harness);
 void simt_harness_close(simt_harness *harness);
 
+/* Gives the context up, with all that is in it, and takes it anew. */
+void simt_harness_reset(simt_harness *harness);
+
 /* Compiles a source, for sm_90. NULL if it was refused; *log then says why, and
  * in any case is the caller's to free, as the image is. */
 char *simt_harness_compile(const simt_harness *harness, const char *source,

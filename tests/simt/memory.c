@@ -151,6 +151,12 @@ const void *simt_memory_damage(const void **base, size_t *size)
     return NULL;
 }
 
+void simt_memory_clear(void)
+{
+    while (allocations != NULL)
+        simt_memory_free(allocations->address);
+}
+
 size_t simt_memory_live(void)
 {
     size_t count = 0;

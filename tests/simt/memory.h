@@ -27,5 +27,6 @@ int simt_memory_holds(const void *address, size_t size);
 const void *simt_memory_damage(const void **base, size_t *size);
 
 size_t simt_memory_live(void);
+void simt_memory_clear(void); /* frees all */
 
 #endif

@@ -191,6 +191,12 @@ size_t simt_function_shared_at(const void *user, size_t offset)
     return 0;
 }
 
+void simt_module_clear(void)
+{
+    while (modules != NULL)
+        simt_module_unload(modules);
+}
+
 size_t simt_module_live(void)
 {
     size_t count = 0;

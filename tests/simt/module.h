@@ -50,5 +50,6 @@ void simt_function_poison(CUfunction function, unsigned rank);
 size_t simt_function_shared_at(const void *function, size_t offset);
 
 size_t simt_module_live(void);
+void simt_module_clear(void); /* unloads all */
 
 #endif

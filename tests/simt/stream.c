@@ -104,6 +104,18 @@ CUresult simt_stream_destroy(CUstream stream)
     return result;
 }
 
+void simt_stream_clear(void)
+{
+    simt_operations_free(&legacy.queue);
+    while (streams != NULL) {
+        CUstream old = streams;
+        streams = old->next;
+        simt_operations_free(&old->queue);
+        simt_operations_free(&old->captured);
+        free(old);
+    }
+}
+
 size_t simt_stream_live(void)
 {
     size_t count = 0;

@@ -54,6 +54,7 @@ CUstream simt_stream_find(CUstream stream);
 CUresult simt_stream_create(unsigned flags, CUstream *stream);
 CUresult simt_stream_destroy(CUstream stream);
 size_t simt_stream_live(void);
+void simt_stream_clear(void); /* destroys all, with the work that waits */
 
 /* Adds a copy of *operation, to the capture if there is one. */
 CUresult simt_stream_add(CUstream stream, const simt_operation *operation);
