@@ -62,21 +62,32 @@ void test_driver_ok(const test_device *device, CUresult result,
 
 /* ---- Buffers ------------------------------------------------------------- */
 
-enum { GUARD_BYTES = 256, GUARD = 0xa5 };
+/* As an element of any type the guard is huge or no number at all, so that what
+ * is read there shows too. */
+enum { GUARD_BYTES = 256, GUARD = 0xfe };
+
+/* The simulated device has better zones of its own, which ours would hide. */
+static size_t guard_bytes(const test_device *device)
+{
+    return device->simulated ? 0 : GUARD_BYTES;
+}
 
 /* The first zone ends where the data begins, offset included, and the second
  * begins where the data ends, so that one byte too far is seen. */
 void test_buffer_create(const test_device *device, size_t bytes, size_t offset,
                         test_buffer *buffer)
 {
-    TEST_DRIVER(device, cuMemAlloc(&buffer->allocation,
-                                   bytes + offset + 2 * GUARD_BYTES));
-    const CUdeviceptr start = buffer->allocation + GUARD_BYTES + offset;
+    const size_t guard = guard_bytes(device);
+    const size_t total = guard + offset + bytes + guard;
+    /* There is no allocation of nothing. */
+    TEST_DRIVER(device,
+                cuMemAlloc(&buffer->allocation, total > 0 ? total : 1));
+    const CUdeviceptr start = buffer->allocation + guard + offset;
     buffer->bytes = bytes;
     buffer->pointer = (void *)(uintptr_t)start;
-    TEST_DRIVER(device, cuMemsetD8(buffer->allocation, GUARD,
-                                   GUARD_BYTES + offset));
-    TEST_DRIVER(device, cuMemsetD8(start + bytes, GUARD, GUARD_BYTES));
+    TEST_DRIVER(device,
+                cuMemsetD8(buffer->allocation, GUARD, guard + offset));
+    TEST_DRIVER(device, cuMemsetD8(start + bytes, GUARD, guard));
     if (bytes > 0)
         TEST_DRIVER(device, cuMemsetD8(start, TEST_POISON, bytes));
 }
@@ -94,6 +105,8 @@ void test_buffer_check_guards(const test_device *device,
                               const test_buffer *buffer)
 {
     const CUdeviceptr start = (CUdeviceptr)(uintptr_t)buffer->pointer;
+    if (guard_bytes(device) == 0)
+        return;
     check_guard(device, start - GUARD_BYTES);
     check_guard(device, start + buffer->bytes);
 }
