@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_variants.c - which family serves what, with which kernels and how much
+ * workspace: all that is known without a device. */
+#include "config.h"
+
+#include <string.h>
+
+#include "suite.h"
+#include "variants.h"
+
+static fex_problem problem_of(fex_dtype dtype, int64_t hidden_size,
+                              int64_t top_k)
+{
+    fex_problem problem;
+    const fex_op_desc desc = {.size = sizeof desc,
+                              .dtype = dtype,
+                              .hidden_size = hidden_size,
+                              .top_k = top_k,
+                              .num_experts = 1000};
+    test_ok(fex_problem_init(&problem, &desc));
+    return problem;
+}
+
+/* ---- Geometry ------------------------------------------------------------ */
+
+static const struct {
+    fex_dtype dtype;
+    int64_t hidden_size;
+    size_t alignment;
+    int vector_bytes, group;
+} geometries[] = {
+    /* the widest loads that alignment and length of a row allow */
+    {FEX_DTYPE_BF16, 1024, 16, 16, 32},
+    {FEX_DTYPE_BF16, 1024, 256, 16, 32},
+    {FEX_DTYPE_BF16, 1024, 8, 8, 32},
+    {FEX_DTYPE_BF16, 1024, 16 | 2, 2, 32},
+    {FEX_DTYPE_F32, 1024, 4, 4, 32},
+    {FEX_DTYPE_F16, 1028, 16, 8, 32},
+    {FEX_DTYPE_F16, 1026, 16, 4, 32},
+    {FEX_DTYPE_F16, 1025, 16, 2, 32},
+    {FEX_DTYPE_F32, 7, 16, 4, 8},
+    /* no more lanes than a row has loads for */
+    {FEX_DTYPE_BF16, 64, 16, 16, 8},
+    {FEX_DTYPE_BF16, 8, 16, 16, 1},
+    {FEX_DTYPE_BF16, 1, 16, 2, 1},
+    {FEX_DTYPE_BF16, 72, 16, 16, 16},
+};
+
+START_TEST(rows_are_read_as_wide_as_they_allow)
+{
+    const fex_problem problem =
+        problem_of(geometries[_i].dtype, geometries[_i].hidden_size, 8);
+    const fex_geometry geometry =
+        fex_geometry_for(&problem, geometries[_i].alignment);
+    ck_assert_int_eq(geometry.vector_bytes, geometries[_i].vector_bytes);
+    ck_assert_int_eq(geometry.group, geometries[_i].group);
+}
+END_TEST
+
+/* ---- Families ------------------------------------------------------------ */
+
+static const fex_pass passes[] = {FEX_PASS_FORWARD, FEX_PASS_BACKWARD};
+static const int64_t hidden_sizes[] = {1, 7, 64, 1024, 4096, 100000};
+static const int64_t token_counts[] = {0, 1, 17, 1000, 100000};
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* What a check of one combination of all the above gets. */
+typedef void check_function(const fex_problem *problem,
+                            const fex_architecture *architecture,
+                            fex_pass pass, int64_t tokens);
+
+static void for_everything(check_function *check)
+{
+    size_t architectures;
+    const fex_architecture *const table =
+        fex_architecture_table(&architectures);
+    for (size_t a = 0; a < architectures; a++)
+        for (size_t h = 0; h < COUNT(hidden_sizes); h++)
+            for (int d = FEX_DTYPE_F16; d <= FEX_DTYPE_F32; d++)
+                for (size_t t = 0; t < COUNT(token_counts); t++)
+                    for (size_t p = 0; p < COUNT(passes); p++) {
+                        const fex_problem problem =
+                            problem_of((fex_dtype)d, hidden_sizes[h], 8);
+                        check(&problem, &table[a], passes[p], token_counts[t]);
+                    }
+}
+
+/* The one chosen is for this pass, applies, and is for that many tokens; and
+ * choosing all for that many or fewer includes it. */
+static void check_choice(const fex_problem *problem,
+                         const fex_architecture *architecture, fex_pass pass,
+                         int64_t tokens)
+{
+    const fex_variant *all[FEX_FAMILIES_MAX];
+    const fex_variant *const chosen =
+        fex_variant_choose(problem, architecture, pass, tokens, NULL);
+    const size_t count = fex_variant_choose_all(problem, architecture, pass,
+                                                tokens, NULL, all);
+    int included = 0;
+    ck_assert_ptr_nonnull(chosen);
+    ck_assert_int_eq(chosen->pass, pass);
+    ck_assert(chosen->applies(problem, architecture));
+    ck_assert(chosen->tokens_max == 0 || tokens <= chosen->tokens_max);
+    for (size_t i = 0; i < count; i++)
+        included += all[i] == chosen;
+    ck_assert_int_eq(included, 1);
+}
+
+START_TEST(everything_is_served)
+{
+    for_everything(check_choice);
+}
+END_TEST
+
+/* Asked for by name, a family serves wherever it can. */
+static void check_forced(const fex_problem *problem,
+                         const fex_architecture *architecture, fex_pass pass,
+                         int64_t tokens)
+{
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        const fex_variant *const wanted = table[i];
+        if (wanted->pass != pass || !wanted->applies(problem, architecture) ||
+            (wanted->tokens_max != 0 && tokens > wanted->tokens_max))
+            continue;
+        ck_assert_ptr_eq(fex_variant_choose(problem, architecture, pass, tokens,
+                                            wanted->name),
+                         wanted);
+    }
+    ck_assert_ptr_nonnull(fex_variant_choose(problem, architecture, pass,
+                                             tokens, "no such family"));
+}
+
+START_TEST(family_can_be_asked_for)
+{
+    for_everything(check_forced);
+}
+END_TEST
+
+/* A kernel's constants have names of their own, so that its prelude
+ * compiles. */
+static void check_spec(const fex_kernel_spec *spec,
+                       const fex_architecture *architecture)
+{
+    ck_assert_ptr_nonnull(spec->file);
+    ck_assert_ptr_eq(spec->architecture, architecture);
+    ck_assert_uint_ge(spec->function_count, 1);
+    ck_assert_uint_le(spec->function_count, FEX_FUNCTIONS_MAX);
+    ck_assert_uint_le(spec->constant_count, FEX_CONSTANTS_MAX);
+    for (size_t i = 0; i < spec->constant_count; i++)
+        for (size_t j = 0; j < i; j++)
+            ck_assert_str_ne(spec->constants[i].name, spec->constants[j].name);
+}
+
+static void check_kernels(const fex_problem *problem,
+                          const fex_architecture *architecture, fex_pass pass,
+                          int64_t tokens)
+{
+    fex_kernel_spec specs[FEX_KERNELS_MAX];
+    const size_t count =
+        fex_variant_choose(problem, architecture, pass, tokens, NULL)
+            ->describe(problem, architecture, fex_geometry_for(problem, 16),
+                       specs);
+    ck_assert_uint_ge(count, 1);
+    ck_assert_uint_le(count, FEX_KERNELS_MAX);
+    for (size_t i = 0; i < count; i++)
+        check_spec(&specs[i], architecture);
+}
+
+START_TEST(kernels_are_described)
+{
+    for_everything(check_kernels);
+}
+END_TEST
+
+/* No number of tokens is compiled in, and none of experts. */
+static void check_only_shape(const fex_problem *problem,
+                             const fex_architecture *architecture,
+                             fex_pass pass, int64_t tokens)
+{
+    fex_kernel_spec specs[FEX_KERNELS_MAX], others[FEX_KERNELS_MAX];
+    fex_problem other = *problem;
+    other.num_experts += 1;
+    const fex_variant *const variant =
+        fex_variant_choose(problem, architecture, pass, tokens, NULL);
+    const fex_geometry geometry = fex_geometry_for(problem, 16);
+    const size_t count =
+        variant->describe(problem, architecture, geometry, specs);
+    ck_assert_uint_eq(
+        variant->describe(&other, architecture, geometry, others), count);
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < specs[i].constant_count; j++)
+            ck_assert_int_eq(specs[i].constants[j].value,
+                             others[i].constants[j].value);
+}
+
+START_TEST(one_more_expert_is_the_same_kernels)
+{
+    for_everything(check_only_shape);
+}
+END_TEST
+
+/* ---- Workspaces ---------------------------------------------------------- */
+
+START_TEST(workspaces_grow_with_tokens)
+{
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    for (size_t i = 0; i < count; i++)
+        for (size_t h = 0; h < COUNT(hidden_sizes); h++) {
+            const fex_problem problem =
+                problem_of(FEX_DTYPE_BF16, hidden_sizes[h], 32);
+            size_t previous = 0;
+            for (int64_t tokens = 0; tokens < 10000000;
+                 tokens += tokens / 9 + 1) {
+                const size_t bytes =
+                    table[i]->workspace_size(&problem, tokens);
+                ck_assert_msg(bytes >= previous,
+                              "%s needs less for %d tokens than for fewer",
+                              table[i]->name, (int)tokens);
+                previous = bytes;
+            }
+        }
+}
+END_TEST
+
+START_TEST(pieces_are_aligned_and_apart)
+{
+    static char memory[4096];
+    fex_layout sizes = {.base = NULL}, layout = {.base = memory};
+    char *const first = fex_layout_take(&layout, 3, 4);
+    char *const second = fex_layout_take(&layout, 64, 4);
+    char *const third = fex_layout_take(&layout, 0, 8);
+    char *const fourth = fex_layout_take(&layout, 1, 1);
+    ck_assert_ptr_eq(first, memory);
+    ck_assert_ptr_eq(second, memory + 256);
+    ck_assert_ptr_eq(third, memory + 512);
+    ck_assert_ptr_eq(fourth, memory + 512);
+    ck_assert_uint_eq(layout.used, 768);
+    ck_assert_ptr_null(fex_layout_take(&sizes, 3, 4));
+    ck_assert_uint_eq(sizes.used, 256);
+}
+END_TEST
+
+static void fill(TCase *tests)
+{
+    tcase_set_timeout(tests, 60);
+    tcase_add_loop_test(tests, rows_are_read_as_wide_as_they_allow, 0,
+                        (int)COUNT(geometries));
+    tcase_add_test(tests, everything_is_served);
+    tcase_add_test(tests, family_can_be_asked_for);
+    tcase_add_test(tests, kernels_are_described);
+    tcase_add_test(tests, one_more_expert_is_the_same_kernels);
+    tcase_add_test(tests, workspaces_grow_with_tokens);
+    tcase_add_test(tests, pieces_are_aligned_and_apart);
+}
+
+int main(void)
+{
+    return test_suite_main("variants", fill);
+}
