@@ -313,10 +313,11 @@ fex_status fex_store_put_entry(fex_store *store, const char *key,
     open_tier(store, tier);
     if (tier->kind == FEX_TIER_REFUSED || tier->kind == FEX_TIER_BUNDLE)
         return fail_put(store, "it is no directory, or not to be trusted");
+    /* Before it is there, or another thread could prune it at once. */
+    note_used(store, key);
     const int error = fex_directory_write(&tier->directory, key, bytes, size);
     if (error != 0)
         return fail_put(store, fex_files_reason(error, buffer, sizeof buffer));
-    note_used(store, key);
     keep_budget(store, tier, size);
     return FEX_OK;
 }

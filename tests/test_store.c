@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <check.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -176,6 +177,53 @@ START_TEST(a_bundle_others_may_write_to_is_refused)
 }
 END_TEST
 
+/* ---- Threads ------------------------------------------------------------- */
+
+#define THREADS 8
+
+/* What a thread does with the store that all share; its number if something
+ * went wrong. Assertions are for the main thread. */
+typedef struct worker {
+    pthread_t thread;
+    fex_store *store;
+    int64_t number;
+} worker;
+
+static void *work(void *argument)
+{
+    worker *const w = argument;
+    uint64_t removed;
+    for (int round = 0; round < 20; round++) {
+        const int64_t factor = (w->number + round) % THREADS + 1;
+        if (store_put(w->store, factor) != FEX_OK ||
+            !store_load(w->store, factor) ||
+            fex_store_prune(w->store, 1, 0, &removed) != FEX_OK)
+            return w;
+    }
+    return NULL;
+}
+
+START_TEST(threads_share_a_store)
+{
+    worker workers[THREADS];
+    void *failure;
+    const char *const path = scratch_path(store_scratch, "kernels.fexb");
+    write_bundle(path, 3);
+    fex_store *const store = store_open(store_user, path);
+    for (int i = 0; i < THREADS; i++) {
+        workers[i] = (worker){.store = store, .number = i};
+        ck_assert_int_eq(
+            pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        ck_assert_int_eq(pthread_join(workers[i].thread, &failure), 0);
+        ck_assert_ptr_null(failure);
+    }
+    fex_store_destroy(store);
+    ck_assert_int_eq(store_warnings(), 0);
+}
+END_TEST
+
 /* ---- Speed --------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b)
@@ -230,6 +278,7 @@ static void fill(TCase *tests)
     tcase_add_test(tests, read_only_tiers_are_looked_into_and_left_alone);
     tcase_add_test(tests, without_a_user_tier_nothing_is_kept);
     tcase_add_test(tests, a_compiler_found_wrong_retires_its_entries);
+    tcase_add_test(tests, threads_share_a_store);
     tcase_add_test(tests, a_bundle_file_is_a_tier);
     tcase_add_test(tests, a_bundle_file_cut_while_in_use_does_not_kill);
     tcase_add_test(tests, a_damaged_bundle_file_is_refused_once);
