@@ -370,8 +370,7 @@ def first_calls(stand: Stand, contender: Contender, what: str,
             return time.perf_counter() - start
     except TimeLimit as late:
         row["note"] = f"skipped: {late}"
-        if contender.name == "compile":
-            contender.gone[what] = f"an earlier shape was {late}"
+        contender.gone[what] = f"an earlier shape was {late}"
     except Exception as failure:
         row["note"] = "failed: " + sentence(failure)
     return 0
@@ -379,26 +378,22 @@ def first_calls(stand: Stand, contender: Contender, what: str,
 
 def measure_pass(stand: Stand, contenders: List[Contender], what: str,
                  shape: Shape, inputs: Inputs, options: argparse.Namespace,
-                 seconds: float) -> List[Dict[str, Any]]:
-    """One row a contender, in about the seconds given."""
-    end = time.monotonic() + seconds
+                 seconds: float, end: float) -> List[Dict[str, Any]]:
+    """One row a contender. The seconds are for the rounds; what is compiled
+    and tuned before them is limited by the end of the run."""
     rows, running, cost = [], [], 0.0
-    for place, contender in enumerate(contenders):
+    for contender in contenders:
         row = dict.fromkeys(COLUMNS)
         row.update(shape._asdict(), contender=contender.name, rounds=0,
                    note="", **{"pass": what})
         rows.append(row)
-        # The first contender is what the others are compared with; each of
-        # the others leaves time for the ones after it.
-        left = max(end - time.monotonic(), 1.0)
-        share = min(options.compile_limit,
-                    max(2.0, left / (len(contenders) - place) * 2))
-        took = first_calls(stand, contender, what, inputs, share, row)
+        took = first_calls(
+            stand, contender, what, inputs,
+            min(options.compile_limit, end - time.monotonic()), row)
         if took:
             running.append((contender, row, []))
             cost += took
-    left = max(end - time.monotonic(), 0.0)
-    rounds = max(3, min(options.rounds, int(left / cost) if cost else 0))
+    rounds = max(3, min(options.rounds, int(seconds / cost) if cost else 0))
     for _ in range(rounds):
         for contender, row, times in running:
             if row["note"]:
@@ -537,9 +532,10 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--budget", type=float, default=240, metavar="SECONDS",
                         help="for the whole run")
-    parser.add_argument("--compile-limit", type=float, default=40,
+    parser.add_argument("--compile-limit", type=float, default=30,
                         metavar="SECONDS", help="for the first calls of one "
-                        "contender on one shape")
+                        "contender on one shape; one that takes longer is "
+                        "given up")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--output", type=pathlib.Path, default=".",
                         metavar="DIR", help="where compare.csv, compare.json "
@@ -564,10 +560,8 @@ def measure(options: argparse.Namespace, stand: Stand,
             if place == 0 or turns[place - 1][0] != shape:
                 inputs = None  # its memory first
                 inputs = Inputs(shape, stand.device)
-            # A turn early in the run also pays for tuning what later ones use.
-            seconds = min(left - 1, max(3 * left / (len(turns) - place), 2.0))
             rows = measure_pass(stand, contenders, what, shape, inputs,
-                                options, seconds)
+                                options, left / (len(turns) - place) / 2, end)
         except Exception as failure:
             report["not_measured"].append(
                 f"{shape} {what}: {sentence(failure)}")
