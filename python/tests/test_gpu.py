@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only a GPU shows: graphs, streams, devices, compiles."""
 
-import threading
-
 import copy
+import threading
 
 import pytest
 from reference import make_arrays
