@@ -32,7 +32,8 @@ void test_driver_ok(const test_device *device, CUresult result,
  * any type, NaN, and as an index, negative. */
 #define TEST_POISON 0xff
 
-/* Device memory between two guard zones. */
+/* Device memory between two guard zones, poison unless
+ * $FLASHEXPERT_TEST_POISON is 0. */
 typedef struct test_buffer {
     CUdeviceptr allocation;
     size_t bytes;

@@ -131,15 +131,17 @@ int device_suite_main(int argc, char **argv, const char *name,
 void device_suite_check(const case_spec *spec, fex_pass passes)
 {
     device_case c;
+    device_case_make(spec, &c);
+    ck_assert_int_eq(device_case_reference(&c, passes), FEX_OK);
     for (int family = 0; family < family_count; family++) {
         if (!is_distinct(family, spec, passes))
             continue;
-        device_case_create(&families[family], spec, &c);
-        ck_assert_int_eq(device_case_reference(&c, passes), FEX_OK);
+        device_case_place(&c, &families[family]);
         device_case_run(&c, passes);
         device_case_check(&c, passes);
-        device_case_destroy(&c);
+        device_case_remove(&c);
     }
+    device_case_forget(&c);
 }
 
 /* ---- The cross product --------------------------------------------------- */
