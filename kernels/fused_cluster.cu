@@ -49,7 +49,7 @@ __device__ __forceinline__ int column_of(int vector)
     return vector * STEP + static_cast<int>(threadIdx.x % 32) * WIDTH;
 }
 
-// An empty slot's row is zeros: it is not read, and adds nothing.
+// An empty slot's row is zeros: it is not read.
 __device__ __forceinline__ void load_row(Row &row, const void *table,
                                          fex_i64 stride, fex_i64 index,
                                          L2Policy policy)
@@ -117,17 +117,20 @@ __device__ __forceinline__ void add_pairs(const fex_fused_args &args,
                                           float &own_score)
 {
     const L2Policy policy = l2_keep();
+    int experts[UNROLL];
     Row down[UNROLL];
     Row up[UNROLL];
     float scores[UNROLL];
 #pragma unroll
-    for (int u = 0; u < UNROLL; ++u)
+    for (int u = 0; u < UNROLL; ++u) {
+        experts[u] = __shfl_sync(FULL_WARP, own.expert, first + u);
         load_row(down[u], args.down_weights, args.down_weights_stride,
-                 __shfl_sync(FULL_WARP, own.expert, first + u), policy);
+                 experts[u], policy);
+    }
 #pragma unroll
     for (int u = 0; u < UNROLL; ++u)
-        load_row(up[u], args.up_weights, args.up_weights_stride,
-                 __shfl_sync(FULL_WARP, own.expert, first + u), policy);
+        load_row(up[u], args.up_weights, args.up_weights_stride, experts[u],
+                 policy);
 #pragma unroll
     for (int u = 0; u < UNROLL; ++u)
         scores[u] = partial_dot(hidden, down[u]);
@@ -138,10 +141,11 @@ __device__ __forceinline__ void add_pairs(const fex_fused_args &args,
             scores[u] += __shfl_xor_sync(FULL_WARP, scores[u], offset);
 #pragma unroll
     for (int u = 0; u < UNROLL; ++u) {
-        add_row(sums,
-                silu(scores[u]) *
-                    __shfl_sync(FULL_WARP, own.routing_weight, first + u),
-                up[u]);
+        const float coefficient =
+            silu(scores[u]) *
+            __shfl_sync(FULL_WARP, own.routing_weight, first + u);
+        // Padding may hold anything: what is not finite would spread from it.
+        add_row(sums, experts[u] == EMPTY_SLOT ? 0.0f : coefficient, up[u]);
         if (static_cast<int>(threadIdx.x % 32) == first + u)
             own_score = scores[u];
     }

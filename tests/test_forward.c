@@ -2,6 +2,7 @@
 /* test_forward.c - forward passes on a device, compared with the reference. */
 #include "config.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,12 +99,37 @@ START_TEST(huge_indices_are_empty)
 }
 END_TEST
 
+/* A batch is padded with tokens that chose nothing, and a token with slots that
+ * hold nothing: what else stands there may be anything. */
+START_TEST(padding_may_be_nan)
+{
+    const case_spec spec = {F32, SIZES(160, 32, 96, 4)};
+    device_case c;
+    device_case_make(&spec, &c);
+    int32_t *const indices = (void *)c.arrays[CASE_INDICES].initial;
+    float *const hidden = (void *)c.arrays[CASE_HIDDEN_STATES].initial;
+    float *const routing = (void *)c.arrays[CASE_ROUTING_WEIGHTS].initial;
+    for (int64_t k = 0; k < spec.top_k + 1; k++) { /* token 0, a slot of 1 */
+        indices[k] = -1;
+        routing[k] = NAN;
+    }
+    for (int64_t i = 0; i < spec.hidden_size; i++)
+        hidden[i] = NAN;
+    device_case_place(&c, &suite_device);
+    ck_assert_int_eq(device_case_reference(&c, FEX_PASS_FORWARD), FEX_OK);
+    device_case_run(&c, FEX_PASS_FORWARD);
+    device_case_check(&c, FEX_PASS_FORWARD);
+    device_case_destroy(&c);
+}
+END_TEST
+
 static void fill(Suite *suite, int full)
 {
     TCase *const small = tcase_create("small");
     tcase_add_loop_test(small, matches_reference, 0,
                         (int)(sizeof cases / sizeof *cases));
     tcase_add_test(small, huge_indices_are_empty);
+    tcase_add_test(small, padding_may_be_nan);
     suite_add_tcase(suite, small);
     if (!full)
         return;
