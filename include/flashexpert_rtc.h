@@ -41,9 +41,9 @@
  * =========================
  *
  * Sums are taken in float32 whatever the data type, and each result is rounded
- * to its type once. The same inputs on the same device with the same library
- * give the same bits, on every run and on every stream: no result depends on
- * the order in which threads happen to run.
+ * to its type once. The same inputs, equally aligned, on the same device with
+ * the same library give the same bits, on every run and on every stream: no
+ * result depends on the order in which threads happen to run.
  *
  * A negative index is an empty slot: it contributes nothing and its dg is 0.
  * An index >= num_experts is treated as an empty slot too; it never causes an
@@ -225,12 +225,16 @@ typedef struct fex_context_options {
  * touched yet.
  *
  * FEX_OK
- * FEX_ERROR_INVALID_ARGUMENT  context is NULL, or an option is out of range
- * FEX_ERROR_OUT_OF_MEMORY
+ * FEX_ERROR_INVALID_ARGUMENT  context is NULL, an option is out of range, or
+ *                             $FLASHEXPERT_JIT or $FLASHEXPERT_CACHE_MAX is
+ *                             not understood
+ * FEX_ERROR_IO                kernel_dir cannot be read or has no kernels
+ * FEX_ERROR_OUT_OF_MEMORY, FEX_ERROR_DEVICE_OUT_OF_MEMORY
  * FEX_ERROR_NO_DRIVER         libcuda.so.1 (or $FLASHEXPERT_LIBCUDA) not found
  *                             or too old; not with FEX_DEVICE_NONE
  * FEX_ERROR_NO_DEVICE         no such ordinal, or no current CUcontext
- * FEX_ERROR_UNSUPPORTED       compute capability below 7.5
+ * FEX_ERROR_UNSUPPORTED       a compute capability below 7.5, or one newer than
+ *                             this version of the library
  * FEX_ERROR_DRIVER            any other failure of the driver
  * On failure *context is unchanged. */
 FEX_API fex_status fex_context_create(const fex_context_options *options,
@@ -287,7 +291,8 @@ FEX_API fex_status fex_context_get_stats(fex_context *context,
  * for each kernel compiled on this context, before it is compiled, with the
  * kernel in words ("sddmm_gather hidden=1024 ... sm_90a"). Arming again
  * replaces the function; NULL disarms. The function runs in the thread that
- * compiles and must not call the library.
+ * compiles and must not call the library; a thread that is about to compile may
+ * still call the old one while it is being replaced.
  *
  * FEX_OK, FEX_ERROR_INVALID_ARGUMENT, FEX_ERROR_FORKED */
 typedef void (*fex_jit_function)(void *user, const char *kernel);
@@ -344,10 +349,11 @@ FEX_API fex_status fex_op_workspace_size(const fex_op *op, fex_pass passes,
 
 /* Brings the kernels of `passes` for any number of tokens from 0 to num_tokens
  * into memory now, compiling what no tier of the cache has, so that launches
- * find everything loaded. Prepares for device pointers and row strides that are multiples of
- * 16 bytes (or, where H does not allow it, of the largest power of two that a
- * dense row allows); a launch with less aligned arguments loads what it needs
- * on first use. Idempotent.
+ * find everything loaded. Prepares for device pointers and row strides that
+ * are multiples of 16 bytes (or, where H does not allow it, of the largest
+ * power of two that a dense row allows); a launch with less aligned arguments
+ * loads what it needs on first use. Idempotent. Not to be called while a stream of
+ * this thread is being captured: the driver may not load a kernel then.
  *
  * FEX_OK
  * FEX_ERROR_INVALID_ARGUMENT    NULL, unknown pass, num_tokens out of range
@@ -355,6 +361,7 @@ FEX_API fex_status fex_op_workspace_size(const fex_op *op, fex_pass passes,
  * FEX_ERROR_NO_COMPILER         a kernel is not cached and NVRTC not found
  * FEX_ERROR_COMPILE             NVRTC rejected a kernel
  * FEX_ERROR_JIT_FORBIDDEN       a kernel is not cached and policy forbids
+ * FEX_ERROR_IO                  kernel_dir lacks a kernel's source
  * FEX_ERROR_OUT_OF_MEMORY, FEX_ERROR_DEVICE_OUT_OF_MEMORY
  * FEX_ERROR_DRIVER, FEX_ERROR_FORKED
  * Kernels brought in before the failure stay. */
@@ -409,7 +416,8 @@ typedef struct fex_forward_args {
  * FEX_ERROR_NOT_PREPARED        the stream is being captured and a kernel is
  *                               not loaded, or FEX_OP_CHECK_INDICES is set;
  *                               the capture is unharmed
- * FEX_ERROR_NO_DEVICE, FEX_ERROR_DRIVER, FEX_ERROR_FORKED
+ * FEX_ERROR_NO_DEVICE, FEX_ERROR_DEVICE_OUT_OF_MEMORY, FEX_ERROR_DRIVER,
+ * FEX_ERROR_FORKED
  * or what fex_op_prepare returns, where the operation is not prepared.
  * After FEX_ERROR_DRIVER outputs are undefined. */
 FEX_API fex_status fex_forward(fex_op *op, const fex_forward_args *args,
@@ -492,7 +500,7 @@ typedef struct fex_prewarm_counts {
     uint64_t hit;       /* found in a tier */
     uint64_t compiled;
     uint64_t missing;   /* not found, and FEX_PREWARM_CHECK or policy forbids */
-    uint64_t failed;    /* the compiler rejected it or is not there */
+    uint64_t failed;    /* could not be compiled, or not be written */
 } fex_prewarm_counts;
 
 typedef enum fex_prewarm_outcome {
@@ -507,9 +515,10 @@ typedef void (*fex_prewarm_function)(void *user, fex_prewarm_outcome outcome,
                                      const char *kernel);
 
 /* Brings into the cache every kernel that `passes` of an operation would need
- * for any number of tokens from 0 to num_tokens on `architecture` ("sm_90a", "sm_80", ...; NULL: the
- * context's device). Needs no GPU: the context may be FEX_DEVICE_NONE. Counts
- * are added to *counts, which may be NULL, and function may be NULL.
+ * for any number of tokens from 0 to num_tokens on `architecture` ("sm_90a",
+ * "sm_80", ...; NULL: the context's device). Needs no GPU: the context may be
+ * FEX_DEVICE_NONE. Counts are added to *counts, which may be NULL, and function
+ * may be NULL.
  *
  * FEX_OK                      all is there now
  * FEX_ERROR_INVALID_ARGUMENT  as for fex_op_create, an unknown architecture or
@@ -520,7 +529,7 @@ typedef void (*fex_prewarm_function)(void *user, fex_prewarm_outcome outcome,
  * FEX_ERROR_NO_COMPILER, FEX_ERROR_COMPILE, FEX_ERROR_OUT_OF_MEMORY,
  * FEX_ERROR_FORKED
  * FEX_ERROR_IO                compiled, but the cache directory cannot be
- *                             written
+ *                             written; or kernel_dir lacks a kernel's source
  * After a failure of one kernel the others have still been tried. */
 FEX_API fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
                                fex_pass passes, int64_t num_tokens,
