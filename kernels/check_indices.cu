@@ -2,6 +2,7 @@
 // check_indices.cu - finds the first pair, in row-major order, whose index is
 // not below num_experts. Negative indices are empty slots and in order.
 #include "arguments.h"
+#include "choices.cuh"
 
 // ---- Constants: from the prelude INDEX_TYPE, TOP_K, THREADS
 
@@ -13,13 +14,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         static_cast<fex_i64>(blockIdx.x) * THREADS + threadIdx.x;
     if (pair >= choices.num_tokens * TOP_K)
         return;
-    const fex_i64 position =
-        pair / TOP_K * choices.indices_stride + pair % TOP_K;
-    fex_i64 index;
-    if constexpr (INDEX_TYPE == FEX_KERNEL_I64)
-        index = static_cast<const fex_i64 *>(choices.indices)[position];
-    else
-        index = static_cast<const int *>(choices.indices)[position];
+    const fex_i64 index = load_index<INDEX_TYPE>(
+        choices, pair / TOP_K, static_cast<int>(pair % TOP_K));
     if (index >= choices.num_experts)
         atomicMin(args.first, static_cast<unsigned long long>(pair));
 }

@@ -6,17 +6,24 @@
 
 constexpr int EMPTY_SLOT = -1;
 
+// The index of pair (token, k) as it was given.
+template <int INDEX>
+__device__ __forceinline__ fex_i64 load_index(const fex_choices &choices,
+                                              fex_i64 token, int k)
+{
+    const fex_i64 position = token * choices.indices_stride + k;
+    if constexpr (INDEX == FEX_KERNEL_I64)
+        return __ldcs(static_cast<const fex_i64 *>(choices.indices) + position);
+    else
+        return __ldcs(static_cast<const int *>(choices.indices) + position);
+}
+
 // The expert of pair (token, k), or EMPTY_SLOT for an index out of range.
 template <int INDEX>
 __device__ __forceinline__ int load_expert(const fex_choices &choices,
                                            fex_i64 token, int k)
 {
-    const fex_i64 position = token * choices.indices_stride + k;
-    fex_i64 expert;
-    if constexpr (INDEX == FEX_KERNEL_I64)
-        expert = __ldcs(static_cast<const fex_i64 *>(choices.indices) + position);
-    else
-        expert = __ldcs(static_cast<const int *>(choices.indices) + position);
+    const fex_i64 expert = load_index<INDEX>(choices, token, k);
     const bool valid = expert >= 0 && expert < choices.num_experts;
     return valid ? static_cast<int>(expert) : EMPTY_SLOT;
 }

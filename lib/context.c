@@ -147,10 +147,6 @@ static fex_status describe_device(fex_context *context)
     return_if_error(get_attribute(
         context, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, &l2_bytes));
     device->l2_bytes = l2_bytes;
-    return_if_error(
-        get_attribute(context,
-                      CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
-                      &device->shared_bytes_max));
     device->architecture = fex_architecture_of_device(major, minor);
     if (device->architecture == NULL)
         return fex_fail(FEX_ERROR_UNSUPPORTED,

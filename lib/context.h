@@ -18,7 +18,6 @@ typedef struct fex_device {
     const fex_architecture *architecture; /* NULL with FEX_DEVICE_NONE */
     int multiprocessors;
     int64_t l2_bytes;
-    int shared_bytes_max; /* a block can opt in to */
 } fex_device;
 
 struct fex_context {

@@ -96,14 +96,6 @@ static fex_status check_device(const fex_op *op)
     return FEX_OK;
 }
 
-static fex_status check_passes(fex_pass which)
-{
-    if ((int)which < FEX_PASS_FORWARD || (int)which > FEX_PASS_BOTH)
-        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                        "passes is %d, not a set of FEX_PASS_...", (int)which);
-    return FEX_OK;
-}
-
 static prepared *find_prepared(const fex_op *op, int pass,
                                const fex_variant *variant,
                                fex_geometry geometry)
@@ -166,7 +158,7 @@ fail_enter:
 fex_status fex_op_prepare(fex_op *op, fex_pass which, int64_t num_tokens)
 {
     return_if_error(check_device(op));
-    return_if_error(check_passes(which));
+    return_if_error(fex_problem_check_passes(which));
     return_if_error(fex_problem_check_tokens(&op->problem, num_tokens));
     const fex_geometry geometry = fex_geometry_for(&op->problem, 16);
     for (int pass = 0; pass < PASSES; pass++) {
@@ -198,7 +190,7 @@ fex_status fex_op_workspace_size(const fex_op *op, fex_pass which,
                                  int64_t num_tokens, size_t *bytes)
 {
     return_if_error(check_device(op));
-    return_if_error(check_passes(which));
+    return_if_error(fex_problem_check_passes(which));
     return_if_error(fex_problem_check_tokens(&op->problem, num_tokens));
     if (bytes == NULL)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT, "bytes is NULL");
@@ -289,13 +281,7 @@ static fex_status check_indices(const fex_launch *launch,
 {
     int64_t pair = -1;
     return_if_error(fex_launch_check(launch, module, &pair));
-    if (pair < 0)
-        return FEX_OK;
-    return fex_fail(FEX_ERROR_INDEX,
-                    "indices[%lld, %lld] is not below num_experts %lld",
-                    (long long)(pair / launch->problem->top_k),
-                    (long long)(pair % launch->problem->top_k),
-                    (long long)launch->problem->num_experts);
+    return pair < 0 ? FEX_OK : fex_problem_fail_index(launch->problem, pair);
 }
 
 /* Finds the kernels and launches, with the device's context current. */

@@ -37,7 +37,7 @@ static fex_status check_architecture(const fex_context *context,
     return FEX_OK;
 }
 
-static void count(fex_prewarm_counts *counts, fex_prewarm_outcome outcome)
+static void count_kernel(fex_prewarm_counts *counts, fex_prewarm_outcome outcome)
 {
     uint64_t *const of_outcome[] = {[FEX_PREWARM_HIT] = &counts->hit,
                                     [FEX_PREWARM_COMPILED] = &counts->compiled,
@@ -54,7 +54,7 @@ static void prewarm_kernel(tally *t, const fex_kernel_spec *spec)
     fex_prewarm_outcome outcome = FEX_PREWARM_FAILED;
     fex_status status = fex_loader_prewarm(t->loader, spec, t->flags, &outcome);
     if (t->counts != NULL)
-        count(t->counts, outcome);
+        count_kernel(t->counts, outcome);
     if (t->function != NULL) {
         const fex_status words = fex_specialize(t->sources, spec, &recipe);
         if (words == FEX_OK) {
@@ -93,9 +93,7 @@ fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
     return_if_error(fex_problem_init(&problem, desc));
     return_if_error(fex_problem_check_tokens(&problem, num_tokens));
     return_if_error(check_architecture(context, architecture, &target));
-    if ((int)passes < FEX_PASS_FORWARD || (int)passes > FEX_PASS_BOTH)
-        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                        "passes is %d, not a set of FEX_PASS_...", (int)passes);
+    return_if_error(fex_problem_check_passes(passes));
     if ((flags & ~PREWARM_FLAGS) != 0)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
                         "flags is %#x, with unknown bits", flags);

@@ -99,6 +99,23 @@ fex_status fex_problem_check_tokens(const fex_problem *problem,
     return FEX_OK;
 }
 
+fex_status fex_problem_check_passes(fex_pass passes)
+{
+    if ((int)passes < FEX_PASS_FORWARD || (int)passes > FEX_PASS_BOTH)
+        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                        "passes is %d, not a set of FEX_PASS_...", (int)passes);
+    return FEX_OK;
+}
+
+fex_status fex_problem_fail_index(const fex_problem *problem, int64_t pair)
+{
+    return fex_fail(FEX_ERROR_INDEX,
+                    "indices[%" PRId64 ", %" PRId64
+                    "] is not below num_experts %" PRId64,
+                    pair / problem->top_k, pair % problem->top_k,
+                    problem->num_experts);
+}
+
 /* ---- Arrays ------------------------------------------------------------- */
 
 /* One array of a call: what must hold of it. */

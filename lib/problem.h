@@ -26,6 +26,12 @@ fex_status fex_problem_init(fex_problem *problem, const fex_op_desc *desc);
 fex_status fex_problem_check_tokens(const fex_problem *problem,
                                     int64_t num_tokens);
 
+/* FEX_ERROR_INVALID_ARGUMENT for what is not a set of FEX_PASS_... */
+fex_status fex_problem_check_passes(fex_pass passes);
+
+/* FEX_ERROR_INDEX, naming pair t * top_k + k as the offender. */
+fex_status fex_problem_fail_index(const fex_problem *problem, int64_t pair);
+
 size_t fex_dtype_bytes(fex_dtype dtype);
 size_t fex_index_bytes(fex_index_type type);
 const char *fex_dtype_name(fex_dtype dtype); /* "bf16" */

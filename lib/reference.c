@@ -3,7 +3,6 @@
  * with every sum in double and each result rounded once. */
 #include "config.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,10 +85,8 @@ static fex_status check_indices(const fex_problem *problem, int64_t num_tokens,
         for (int64_t k = 0; k < problem->top_k; k++)
             if (fex_convert_index(problem->index_type, indices,
                                   t * stride + k) >= problem->num_experts)
-                return fex_fail(FEX_ERROR_INDEX,
-                                "indices[%" PRId64 ", %" PRId64
-                                "] is not below num_experts %" PRId64,
-                                t, k, problem->num_experts);
+                return fex_problem_fail_index(problem,
+                                              t * problem->top_k + k);
     return FEX_OK;
 }
 

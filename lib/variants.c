@@ -22,6 +22,8 @@ static const fex_variant *const variants[] = {
     &fex_gather_backward,
 };
 #define VARIANT_COUNT (sizeof variants / sizeof *variants)
+_Static_assert(VARIANT_COUNT <= FEX_FAMILIES_MAX,
+               "whoever chooses has room for all families");
 
 const fex_variant *const *fex_variant_table(size_t *count)
 {
