@@ -4,7 +4,7 @@
  * blocks on a multiprocessor as it asks for.
  *
  *     test_kernels          a part of the product, under a minute
- *     test_kernels --full   all of it
+ *     test_kernels --full [ARCHITECTURE]   all of it, or of one architecture
  *     test_kernels --show   prints registers and spills of each */
 #include "config.h"
 
@@ -74,18 +74,21 @@ static void add_some(void)
     add_case(FEX_DTYPE_BF16, 4096, 8192, hopper, 16, 1);
 }
 
-static void add_all(void)
+static void add_all(const char *only)
 {
     static const int64_t hidden_sizes[] = {1, 7, 64, 320, 1024, 1536, 4096};
     static const int64_t top_ks[] = {1, 64, 4096};
     size_t count;
     const fex_architecture *const table = fex_architecture_table(&count);
-    for (size_t a = 0; a < count; a++)
+    for (size_t a = 0; a < count; a++) {
+        if (only != NULL && strcmp(only, table[a].name) != 0)
+            continue;
         for (size_t d = 0; d < 3; d++)
             for (size_t h = 0; h < 7; h++)
                 for (size_t k = 0; k < 3; k++)
                     add_case(dtypes[d], hidden_sizes[h], top_ks[k], &table[a],
                              h % 2 == 0 ? 16 : 4, (int)k % 2);
+    }
 }
 
 /* ---- Compiling ----------------------------------------------------------- */
@@ -207,13 +210,22 @@ static void fill(TCase *tests)
 int main(int argc, char **argv)
 {
     int full = 0;
+    const char *only = NULL;
     for (int i = 1; i < argc; i++) {
-        full |= strcmp(argv[i], "--full") == 0;
-        showing |= strcmp(argv[i], "--show") == 0;
+        if (strcmp(argv[i], "--full") == 0)
+            full = 1;
+        else if (strcmp(argv[i], "--show") == 0)
+            showing = 1;
+        else
+            only = argv[i];
     }
     if (full)
-        add_all();
+        add_all(only);
     else
         add_some();
+    if (case_count == 0) {
+        fprintf(stderr, "test_kernels: no architecture %s\n", only);
+        return 2;
+    }
     return test_suite_main("kernels", fill);
 }
