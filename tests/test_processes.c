@@ -213,7 +213,9 @@ END_TEST
 
 START_TEST(a_killed_prewarm_is_made_up_for_by_the_next)
 {
-    for (int i = 0; i < 6; i++) {
+    /* A busy machine needs longer to have compiled the first kernel. */
+    int there = 0;
+    for (int i = 0; i < 6 || (there == 0 && i < 60); i++) {
         const pid_t process = fork();
         ck_assert_int_ge(process, 0);
         if (process == 0)
@@ -221,9 +223,8 @@ START_TEST(a_killed_prewarm_is_made_up_for_by_the_next)
         sleep_us(100000 + 61000 * i);
         ck_assert_int_eq(kill(process, SIGKILL), 0);
         wait_for(process);
-        count_sound();
+        there = count_sound();
     }
-    const int there = count_sound();
     ck_assert_int_ge(there, 1);
     ck_assert_int_eq(prewarm_once(1, there + 4), 4);
     ck_assert_int_eq(count_sound(), there + 4);
