@@ -83,7 +83,7 @@ def info(device: Optional[int] = 0) -> Dict[str, Any]:
                       (ContextStats, library().fex_context_get_stats)):
         members = kind(size=ctypes.sizeof(kind))
         check(get(context, byref(members)))
-        for name, _ in kind._fields_[1:]:
+        for name, *_ in kind._fields_[1:]:
             value = getattr(members, name)
             found[name] = value.decode() if isinstance(value, bytes) else value
     return found

@@ -20,6 +20,8 @@ Gradients = Tuple[Optional[numpy.ndarray], ...]
 
 def _rows(array: numpy.ndarray) -> Tuple[numpy.ndarray, int]:
     """The array as dense or strided rows, and the stride; else a copy."""
+    if array.flags.c_contiguous:
+        return array, 0
     rows = array.reshape(-1, array.shape[-1]) if array.ndim != 2 else array
     step, width = rows.strides[0], rows.shape[1] * rows.itemsize
     dense = rows.shape[1] <= 1 or rows.strides[1] == rows.itemsize

@@ -261,7 +261,7 @@ def flash_expert_func(
         return _numpy.flash_expert_func(
             hidden_states, down_weights, up_weights, indices, routing_weights)
     kind = hidden_states.device.type
-    if torch.is_autocast_enabled(kind):
+    if kind != "meta" and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         hidden_states = hidden_states.to(dtype)
         down_weights = down_weights.to(dtype)

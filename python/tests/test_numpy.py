@@ -154,6 +154,11 @@ def test_what_the_library_refuses_keeps_its_words():
     assert str(caught.value).startswith("FEX_ERROR_INVALID_ARGUMENT")
 
 
+def test_no_experts_a_token():
+    with pytest.raises(ArgumentError, match="top_k is 0"):
+        flash_expert_func(*make_arrays((2, 3), top_k=0))
+
+
 def test_without_torch():
     """The package imports and computes where there is no torch."""
     program = (

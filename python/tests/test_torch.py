@@ -258,6 +258,19 @@ def test_wrong_arguments_are_named(device, name):
         operators._shape(*tensors)
 
 
+def test_meta_tensors(device):
+    tensors = [tensor.to("meta") for tensor in tensors_of(
+        make_arrays((2, 3)), device)]
+    y = fex.flash_expert_func(*tensors)
+    assert y.shape == tensors[0].shape and y.is_meta
+
+
+def test_no_experts_a_token(device):
+    tensors = tensors_of(make_arrays((2, 3), top_k=0), device)
+    with pytest.raises(fex.ArgumentError, match="top_k is 0"):
+        fex.flash_expert_func(*tensors)
+
+
 def test_module(device):
     layer = fex.FlashExperts(11, 24, device=device)
     assert {name: tuple(table.shape) for name, table
