@@ -150,6 +150,36 @@ START_TEST(refresh_keeps_what_is_of_this_compiler)
 }
 END_TEST
 
+static int monitored;
+
+static void monitor(void *user, const char *kernel)
+{
+    ck_assert_ptr_eq(user, &monitored);
+    ck_assert_ptr_nonnull(strstr(kernel, ARCHITECTURE));
+    monitored++;
+}
+
+/* The monitor hears of what is compiled, and of nothing else. */
+START_TEST(monitor_hears_of_every_compile)
+{
+    fex_prewarm_counts forward = {0}, backward = {0};
+    fex_context_stats stats = {.size = sizeof stats};
+    test_ok(fex_jit_monitor(context, monitor, &monitored));
+    test_ok(prewarm(FEX_PASS_FORWARD, 0, &forward));
+    ck_assert_uint_eq((uint64_t)monitored, forward.compiled);
+    test_ok(prewarm(FEX_PASS_FORWARD, 0, &forward));
+    ck_assert_uint_eq((uint64_t)monitored, forward.compiled);
+    test_ok(fex_jit_monitor(context, NULL, NULL));
+    test_ok(prewarm(FEX_PASS_BACKWARD, 0, &backward));
+    ck_assert_uint_eq((uint64_t)monitored, forward.compiled);
+
+    test_ok(fex_context_get_stats(context, &stats));
+    ck_assert_uint_eq(stats.compiles, forward.compiled + backward.compiled);
+    ck_assert(stats.compile_seconds > 0);
+    ck_assert_uint_eq(stats.damaged, 0);
+}
+END_TEST
+
 /* ---- Not compiling ------------------------------------------------------- */
 
 static void names_what_is_missing(unsigned flags)
@@ -171,8 +201,8 @@ START_TEST(check_compiles_nothing)
 {
     fex_prewarm_counts counts = {0};
     names_what_is_missing(FEX_PREWARM_CHECK);
-    test_ok(prewarm(FEX_PASS_BOTH, 0, &counts));
-    test_ok(prewarm(FEX_PASS_BOTH, FEX_PREWARM_CHECK, &counts));
+    test_ok(prewarm(FEX_PASS_FORWARD, 0, &counts));
+    test_ok(prewarm(FEX_PASS_FORWARD, FEX_PREWARM_CHECK, &counts));
 }
 END_TEST
 
@@ -285,6 +315,7 @@ static void fill(TCase *tests)
     tcase_add_test(tests, checked_mode_asks_for_its_kernel);
     tcase_add_loop_test(tests, oldest_and_newest_compile, 0, 2);
     tcase_add_test(tests, refresh_keeps_what_is_of_this_compiler);
+    tcase_add_test(tests, monitor_hears_of_every_compile);
     tcase_add_test(tests, check_compiles_nothing);
     tcase_add_test(tests, policy_forbids_compiling);
     tcase_add_test(tests, warm_cache_needs_no_compiler);
