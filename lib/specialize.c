@@ -97,6 +97,39 @@ static void write_printable(FILE *out, stretch text, int lower)
     }
 }
 
+static int is_equal(stretch text, const char *other)
+{
+    return take_prefix(&text, other) && text.begin == text.end;
+}
+
+/* Constants that stand for a type are named as people name it. */
+static const struct {
+    const char *constant, *value, *name;
+} type_names[] = {
+    {"DTYPE", "1", "f16"},
+    {"DTYPE", "2", "bf16"},
+    {"DTYPE", "3", "f32"},
+    {"ROUTING_DTYPE", "1", "f16"},
+    {"ROUTING_DTYPE", "2", "bf16"},
+    {"ROUTING_DTYPE", "3", "f32"},
+    {"WEIGHT_GRAD_DTYPE", "1", "f16"},
+    {"WEIGHT_GRAD_DTYPE", "2", "bf16"},
+    {"WEIGHT_GRAD_DTYPE", "3", "f32"},
+    {"INDEX_TYPE", "1", "i32"},
+    {"INDEX_TYPE", "2", "i64"},
+};
+
+static void write_value(FILE *out, stretch name, stretch value)
+{
+    for (size_t i = 0; i < sizeof type_names / sizeof *type_names; i++)
+        if (is_equal(name, type_names[i].constant) &&
+            is_equal(value, type_names[i].value)) {
+            fputs(type_names[i].name, out);
+            return;
+        }
+    write_printable(out, value, 0);
+}
+
 /* "constexpr int TOP_K = 64;" becomes " top_k=64". */
 static void write_constant(FILE *out, stretch line)
 {
@@ -109,7 +142,7 @@ static void write_constant(FILE *out, stretch line)
     fputc(' ', out);
     write_printable(out, name, 1);
     fputc('=', out);
-    write_printable(out, until(line, ";"), 0);
+    write_value(out, name, until(line, ";"));
 }
 
 /* Returns whether a file and an architecture were named. */

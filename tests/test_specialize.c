@@ -119,12 +119,17 @@ START_TEST(a_key_text_is_put_in_words)
                                "options: --gpu-architecture=sm_80 -x\n"
                                "constexpr long long WIDE = 5;\n"
                                "constexpr int NARROW = 6;\n"
+                               "constexpr int DTYPE = 2;\n"
+                               "constexpr int INDEX_TYPE = 2;\n"
+                               "constexpr int DTYPES = 2;\n"
+                               "constexpr int DTYPE = 22;\n"
                                "constexpr\n";
     char architecture[16];
     char *words;
     ck_assert_int_eq(
         fex_describe_key(text, strlen(text), &words, architecture), FEX_OK);
-    ck_assert_str_eq(words, "a?[2J wide=5 narrow=6 sm_80");
+    ck_assert_str_eq(words, "a?[2J wide=5 narrow=6 dtype=bf16 "
+                            "index_type=i64 dtypes=2 dtype=22 sm_80");
     ck_assert_str_eq(architecture, "sm_80");
     free(words);
 }
