@@ -200,7 +200,15 @@ fex_status fex_cache_export(fex_context *context, const char *path,
     return_if_error(fex_context_check(context));
     if (path == NULL || *path == '\0')
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT, "path is missing");
-    collection c = {.architecture = architecture, .log = &context->log};
+    collection c = {.log = &context->log};
+    if (architecture != NULL) {
+        const fex_architecture *const known =
+            fex_architecture_by_name(architecture);
+        if (known == NULL)
+            return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                            "architecture \"%s\" is not known", architecture);
+        c.architecture = known->name;
+    }
     fex_status status = fex_tiers_walk(fex_store_tiers(context->store), 1,
                                        collect_item, &c);
     if (status == FEX_OK)

@@ -296,6 +296,8 @@ START_TEST(an_export_is_filtered_by_architecture)
     ck_assert_int_eq(fex_cache_export(context, path, ARCHITECTURE, &count),
                      FEX_OK);
     ck_assert_uint_eq(count, master_count);
+    ck_assert_int_eq(fex_cache_export(context, path, "sm_1", &count),
+                     FEX_ERROR_INVALID_ARGUMENT);
     fex_context_destroy(context);
 }
 END_TEST
