@@ -285,11 +285,26 @@ static char *get_log(const fex_compiler *compiler, nvrtcProgram program)
     return log;
 }
 
+/* From 13.0 on NVRTC keeps a cache of its own in the user's home, wherever there
+ * is a driver. A second cache would only take room, and keep the assembler's
+ * report back. What is compiled is the same, so this is no part of a key. */
+static nvrtcResult compile_uncached(const fex_compiler *compiler,
+                                    nvrtcProgram program,
+                                    const fex_recipe *recipe)
+{
+    const char *options[FEX_OPTIONS_MAX + 1];
+    int count = recipe->option_count;
+    for (int i = 0; i < count; i++)
+        options[i] = recipe->options[i];
+    if (compiler->version >= 13000)
+        options[count++] = "--no-cache";
+    return compiler->nvrtcCompileProgram(program, count, options);
+}
+
 static fex_status run_compiler(const fex_compiler *compiler,
                                nvrtcProgram program, const fex_recipe *recipe)
 {
-    const nvrtcResult result = compiler->nvrtcCompileProgram(
-        program, recipe->option_count, recipe->options);
+    const nvrtcResult result = compile_uncached(compiler, program, recipe);
     char *const log = get_log(compiler, program);
     fex_status status = FEX_OK;
     if (result != NVRTC_SUCCESS) {

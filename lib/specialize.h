@@ -12,6 +12,7 @@
 
 #define FEX_CONSTANTS_MAX 24
 #define FEX_FUNCTIONS_MAX 8
+#define FEX_OPTIONS_MAX 8
 
 /* `constexpr long long NAME = value;` in the prelude, or int where it fits */
 typedef struct fex_constant {
@@ -36,12 +37,12 @@ typedef struct fex_recipe {
     char *prelude;      /* the constants as C++ */
     char *source;       /* prelude, #line, kernel file: what NVRTC gets */
     char architecture[48]; /* the option that names it */
-    const char *options[8];
+    const char *options[FEX_OPTIONS_MAX];
     int option_count;
     char *key_text;     /* entry format, source digest, file, prelude,
                          * architecture, options: one "name: value" a line */
     char key[33];       /* XXH3-128 of key_text, canonical form, hexadecimal */
-    char *words;        /* for people: "sddmm_gather hidden_size=1024 ... sm_90a" */
+    char *words;        /* for people: "sddmm_gather dtype=bf16 ... sm_90a" */
 } fex_recipe;
 
 fex_status fex_specialize(const fex_sources *sources,

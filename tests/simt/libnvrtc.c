@@ -158,9 +158,13 @@ nvrtcResult nvrtcDestroyProgram(nvrtcProgram *program)
  * meaning here, -1 for one that NVRTC does not know, or an architecture. */
 static int parse_option(const char *option)
 {
-    static const char *const ignored[] = {
-        "--std=c++17", "--diag-suppress=177", "--device-as-default-execution-space",
-        "-default-device", "-lineinfo", "--generate-line-info"};
+    static const char *const ignored[] = {"--std=c++17",
+                                          "--diag-suppress=177",
+                                          "--device-as-default-execution-space",
+                                          "-default-device",
+                                          "-lineinfo",
+                                          "--generate-line-info",
+                                          "--no-cache"};
     static const char architecture[] = "--gpu-architecture=sm_";
     if (strncmp(option, architecture, sizeof architecture - 1) == 0) {
         const int number = atoi(option + sizeof architecture - 1);
