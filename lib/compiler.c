@@ -285,9 +285,10 @@ static char *get_log(const fex_compiler *compiler, nvrtcProgram program)
     return log;
 }
 
-/* From 13.0 on NVRTC keeps a cache of its own in the user's home, wherever there
- * is a driver. A second cache would only take room, and keep the assembler's
- * report back. What is compiled is the same, so this is no part of a key. */
+/* From 13.0 on NVRTC keeps a cache of its own in the user's home, wherever
+ * there is a driver. A second cache would only take room, and keep the
+ * assembler's report back. What is compiled is the same, so this is no part of
+ * a key. */
 static nvrtcResult compile_uncached(const fex_compiler *compiler,
                                     nvrtcProgram program,
                                     const fex_recipe *recipe)

@@ -40,7 +40,8 @@ typedef struct fex_tiers_item {
     const char *tier;
     char path[4096]; /* its file, or the bundle's */
     fex_directory_item file;
-    unsigned char *bytes; /* its head, or all with `whole`; NULL if unreadable */
+    unsigned char *bytes; /* the first `got` of `size`: its head, or all with
+                           * `whole`; NULL if unreadable */
     size_t got, size;
 } fex_tiers_item;
 

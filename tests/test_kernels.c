@@ -21,7 +21,7 @@
 #define REGISTERS_MAX 255
 /* Bytes a thread may spill: a few, at the edge of what MIN_BLOCKS leaves, cost
  * less than a block fewer on each multiprocessor would. */
-#define SPILLED_MAX 16
+#define SPILLED_MAX 32
 #define CASES_MAX 4096
 
 /* One problem, on one architecture, with rows aligned to so many bytes. */
