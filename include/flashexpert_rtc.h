@@ -327,7 +327,8 @@ typedef struct fex_op_desc {
  *
  * FEX_OK
  * FEX_ERROR_INVALID_ARGUMENT  an argument is NULL, a member out of range or an
- *                             unknown byte or flag is set
+ *                             unknown byte or flag is set, or
+ *                             $FLASHEXPERT_FAMILY names no family
  * FEX_ERROR_OUT_OF_MEMORY
  * FEX_ERROR_FORKED */
 FEX_API fex_status fex_op_create(fex_context *context, const fex_op_desc *desc,

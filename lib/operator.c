@@ -42,6 +42,7 @@ fex_status fex_op_create(fex_context *context, const fex_op_desc *desc,
     if (op == NULL)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT, "op is NULL");
     return_if_error(fex_problem_init(&problem, desc));
+    return_if_error(fex_variant_check_family(context->environment.family));
     fex_op *const made = calloc(1, sizeof *made);
     if (made == NULL)
         return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for an operation");
@@ -345,6 +346,9 @@ fex_status fex_backward(fex_op *op, const fex_backward_args *caller,
     fex_backward_args args;
     return_if_error(check_device(op));
     return_if_error(fex_problem_check_backward(&op->problem, caller, &args));
+    if (args.num_tokens == 0 && args.grad_down_weights == NULL &&
+        args.grad_up_weights == NULL)
+        return FEX_OK;
     const size_t element = fex_dtype_bytes(op->problem.dtype);
     const size_t gradient = fex_dtype_bytes(op->problem.weight_grad_dtype);
     const size_t bits =

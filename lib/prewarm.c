@@ -92,6 +92,7 @@ fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
     return_if_error(fex_context_check(context));
     return_if_error(fex_problem_init(&problem, desc));
     return_if_error(fex_problem_check_tokens(&problem, num_tokens));
+    return_if_error(fex_variant_check_family(context->environment.family));
     return_if_error(check_architecture(context, architecture, &target));
     return_if_error(fex_problem_check_passes(passes));
     if ((flags & ~PREWARM_FLAGS) != 0)

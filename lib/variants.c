@@ -31,6 +31,16 @@ const fex_variant *const *fex_variant_table(size_t *count)
     return variants;
 }
 
+fex_status fex_variant_check_family(const char *family)
+{
+    for (size_t i = 0; i < VARIANT_COUNT; i++)
+        if (family == NULL || strcmp(variants[i]->name, family) == 0)
+            return FEX_OK;
+    return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                    "FLASHEXPERT_FAMILY is \"%s\", not the name of a family",
+                    family);
+}
+
 size_t fex_variant_choose_all(const fex_problem *problem,
                               const fex_architecture *architecture,
                               fex_pass pass, int64_t num_tokens,

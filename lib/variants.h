@@ -59,6 +59,9 @@ extern const fex_variant fex_gather_backward;
  * pass applies to every problem and any number of tokens. */
 const fex_variant *const *fex_variant_table(size_t *count);
 
+/* FEX_ERROR_INVALID_ARGUMENT if no family has this name; NULL is in order. */
+fex_status fex_variant_check_family(const char *family);
+
 /* The family that serves num_tokens tokens; pass names exactly one. With
  * `family` not NULL only families of that name are considered, if any applies:
  * for measuring and testing one against another. */

@@ -57,6 +57,16 @@ START_TEST(rows_are_read_as_wide_as_they_allow)
 }
 END_TEST
 
+START_TEST(a_family_has_to_exist)
+{
+    test_ok(fex_variant_check_family(NULL));
+    test_ok(fex_variant_check_family("gather"));
+    ck_assert_int_eq(fex_variant_check_family("gathr"),
+                     FEX_ERROR_INVALID_ARGUMENT);
+    ck_assert_ptr_nonnull(strstr(fex_last_error(), "\"gathr\""));
+}
+END_TEST
+
 /* ---- Families ------------------------------------------------------------ */
 
 static const fex_pass passes[] = {FEX_PASS_FORWARD, FEX_PASS_BACKWARD};
@@ -249,6 +259,7 @@ static void fill(TCase *tests)
     tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, rows_are_read_as_wide_as_they_allow, 0,
                         (int)COUNT(geometries));
+    tcase_add_test(tests, a_family_has_to_exist);
     tcase_add_test(tests, everything_is_served);
     tcase_add_test(tests, family_can_be_asked_for);
     tcase_add_test(tests, kernels_are_described);
