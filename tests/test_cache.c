@@ -454,6 +454,35 @@ START_TEST(clearing_removes_the_user_tier_only)
 }
 END_TEST
 
+/* What a run before left is over the budget, and goes; what this one makes
+ * stays although it alone is. */
+START_TEST(the_environment_sets_the_budget)
+{
+    char command[512];
+    uint64_t removed;
+    listing l = {0};
+    fex_op_desc other = desc;
+    fex_prewarm_counts counts = {.size = sizeof counts};
+    other.top_k = 3;
+    fex_context *context = open_context(user);
+    ck_assert_int_eq(fex_cache_import(context, master_bundle, NULL), FEX_OK);
+    fex_context_destroy(context);
+    snprintf(command, sizeof command, "touch -d '1 hour ago' %s/*/*", user);
+    ck_assert_int_eq(system(command), 0);
+    setenv("FLASHEXPERT_CACHE_MAX", "1K", 1);
+    context = open_context(user);
+    ck_assert_int_eq(fex_prewarm(context, &other, FEX_PASS_FORWARD, 4,
+                                 ARCHITECTURE, 0, NULL, NULL, &counts),
+                     FEX_OK);
+    ck_assert_uint_gt(counts.compiled, 0);
+    ck_assert_int_eq(fex_cache_list(context, 1, list_entry, &l), FEX_OK);
+    ck_assert_uint_eq(l.count, counts.compiled);
+    ck_assert_int_eq(fex_cache_prune(context, 0, 0, &removed), FEX_OK);
+    ck_assert_uint_eq(removed, 0);
+    fex_context_destroy(context);
+}
+END_TEST
+
 /* ---- Fork ---------------------------------------------------------------- */
 
 /* In the child: every call is refused, and destroying harms nobody. */
@@ -525,6 +554,7 @@ static void fill(TCase *tests)
     tcase_add_test(tests, a_list_shows_every_entry_in_words);
     tcase_add_test(tests, a_list_shows_damage);
     tcase_add_test(tests, clearing_removes_the_user_tier_only);
+    tcase_add_test(tests, the_environment_sets_the_budget);
     tcase_add_test(tests, a_forked_child_is_told_and_does_not_hang);
 }
 
