@@ -15,6 +15,7 @@
 #include "variants.h"
 
 test_device suite_device;
+static SRunner *runner;
 
 /* ---- Families ------------------------------------------------------------ */
 
@@ -112,7 +113,7 @@ int device_suite_main(int argc, char **argv, const char *name,
     open_families();
     Suite *const suite = suite_create(name);
     fill(suite, full);
-    SRunner *const runner = srunner_create(suite);
+    runner = srunner_create(suite);
     /* A CUDA context does not survive a fork. */
     srunner_set_fork_status(runner, CK_NOFORK);
     srunner_run_all(runner, CK_NORMAL);
@@ -126,6 +127,15 @@ int device_suite_main(int argc, char **argv, const char *name,
     if (run == 0)
         printf("SKIP: %s has nothing for this tier\n", name);
     return run > 0 ? EXIT_SUCCESS : TEST_SKIPPED;
+}
+
+void device_suite_go_on(void)
+{
+    if (getenv("FLASHEXPERT_TEST_STOP") == NULL ||
+        srunner_ntests_failed(runner) == 0)
+        return;
+    printf("stopped at the first failure\n");
+    exit(EXIT_FAILURE);
 }
 
 void device_suite_check(const case_spec *spec, fex_pass passes)

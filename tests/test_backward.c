@@ -32,6 +32,8 @@ static const case_spec cases[] = {
     {BF16, SIZES(64, 32, 96, 0), .accumulate = ALL_GRADIENTS},
     {BF16, SIZES(64, 32, 96, 1)},
     {BF16, SIZES(64, 32, 96, 500), .distribution = TEST_ZIPF, .empty = 1},
+    /* experts sorted in one pass, with more digits than a block has threads */
+    {BF16, SIZES(64, 32, 400, 90), .distribution = TEST_ZIPF},
     /* a table that is swept in slabs, on the simulated device's small L2 */
     {BF16, SIZES(64, 32, 9000, 700), .empty = 1},
     /* scores that are given are the ones used */
@@ -141,6 +143,7 @@ END_TEST
 static void fill(Suite *suite, int full)
 {
     TCase *const small = tcase_create("small");
+    tcase_add_checked_fixture(small, device_suite_go_on, NULL);
     tcase_add_loop_test(small, matches_reference, 0,
                         (int)(sizeof cases / sizeof *cases));
     tcase_add_loop_test(small, every_subset_of_gradients, 0,

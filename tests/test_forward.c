@@ -43,6 +43,10 @@ static const case_spec cases[] = {
     {F16, SIZES(7, 1, 50, 60)},
     {F32, SIZES(7, 3, 50, 60), .empty = 1},
     {BF16, SIZES(320, 3, 50, 20)},
+    /* few tokens, each shared by a cluster of 8, 4, 2 blocks */
+    {F32, SIZES(260, 100, 50, 1), .empty = 1},
+    {BF16, SIZES(320, 100, 50, 2), .empty = 1},
+    {F16, SIZES(264, 300, 50, 3), .no_scores_output = 1},
     /* rows longer than a block reads at one time; many choices */
     {BF16, SIZES(4096, 3, 20, 6)},
     {BF16, SIZES(64, 4096, 96, 3), .empty = 1},
@@ -126,6 +130,7 @@ END_TEST
 static void fill(Suite *suite, int full)
 {
     TCase *const small = tcase_create("small");
+    tcase_add_checked_fixture(small, device_suite_go_on, NULL);
     tcase_add_loop_test(small, matches_reference, 0,
                         (int)(sizeof cases / sizeof *cases));
     tcase_add_test(small, huge_indices_are_empty);
