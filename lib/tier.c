@@ -141,7 +141,7 @@ static int read_bundle(const fex_tier *tier, const char *key, size_t limit,
 int fex_tier_read(fex_tier *tier, const char *key, size_t limit,
                   unsigned char **bytes, size_t *got, size_t *size)
 {
-    switch (tier->kind) {
+    switch ((fex_tier_kind)tier->kind) {
     case FEX_TIER_DIRECTORY:
         return fex_directory_read(&tier->directory, key, limit, bytes, got,
                                   size);
@@ -169,7 +169,7 @@ static int walk_bundle(const fex_tier *tier, fex_directory_visitor visitor,
 
 int fex_tier_walk(fex_tier *tier, fex_directory_visitor visitor, void *user)
 {
-    switch (tier->kind) {
+    switch ((fex_tier_kind)tier->kind) {
     case FEX_TIER_DIRECTORY:
         return fex_directory_walk(&tier->directory, visitor, user);
     case FEX_TIER_BUNDLE:
