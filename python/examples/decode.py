@@ -3,7 +3,7 @@
 replay of one CUDA graph, and checks that both say the same.
 
     python3 decode.py                         # on a GPU
-    python3 decode.py --device cpu --tokens 3 --hidden 32 --keys 8
+    python3 decode.py --device cpu --tokens 3 --hidden 32 --keys 8 --top-k 8
 """
 
 from __future__ import annotations

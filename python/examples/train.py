@@ -3,7 +3,7 @@
 PyTorch, from the same weights on the same text, and compares.
 
     python3 train.py                          # on a GPU, some hundred steps
-    python3 train.py --device cpu --steps 3 --hidden 32 --keys 8 --batch 16
+    python3 train.py --device cpu --steps 3 --hidden 32 --keys 8 --top-k 8
 """
 
 from __future__ import annotations
