@@ -107,6 +107,76 @@ typedef struct fex_fused_args {
 FEX_ASSERT_OFFSET(fex_fused_args, scores, 64);
 FEX_STATIC_ASSERT(sizeof(fex_fused_args) == 128);
 
+/* The dense family multiplies blocks of this many experts. */
+enum { FEX_ROUTE_BLOCK = 64, FEX_ROUTE_SLOT_BITS = 26 };
+
+/* A token's choice, in the order of sort_routes.cu: by block of experts, those
+ * of one block in the order of their slots k; empty slots are left out. */
+typedef struct fex_route {
+    unsigned place; /* expert % FEX_ROUTE_BLOCK << FEX_ROUTE_SLOT_BITS | k */
+    float weight;   /* g; after dense_scores g silu(s) */
+} fex_route;
+FEX_STATIC_ASSERT(sizeof(fex_route) == 8);
+
+/* sort_routes.cu: a warp sorts a token's choices. */
+typedef struct fex_sort_routes_args {
+    fex_choices choices;
+    const void *routing_weights; /* (T, K) */
+    fex_i64 routing_weights_stride;
+    fex_route *routes; /* [T][K] */
+    int *starts;       /* [blocks + 1][T]: where in the token's routes a block
+                        * begins; the last is their number */
+    unsigned *largest; /* [T]: set to 0 */
+    float *scores;     /* (T, K) or NULL; empty slots get 0 */
+    fex_i64 scores_stride;
+} fex_sort_routes_args;
+FEX_ASSERT_OFFSET(fex_sort_routes_args, routes, 48);
+FEX_STATIC_ASSERT(sizeof(fex_sort_routes_args) == 88);
+
+/* What cuTensorMapEncodeTiled fills. */
+typedef struct fex_tensor_map {
+    unsigned long long words[16];
+} __attribute__((aligned(64))) fex_tensor_map;
+
+/* dense_scores_*.cu: s = x . D[e] for all tokens and experts by tensor cores;
+ * of it what the routes name. */
+typedef struct fex_dense_scores_args {
+    fex_tensor_map hidden_map; /* of the next two, where the kernel reads */
+    fex_tensor_map down_map;   /* them by TMA */
+    const void *hidden_states; /* (T, H) */
+    const void *down_weights;  /* (E, H) */
+    fex_i64 hidden_states_stride;
+    fex_i64 down_weights_stride;
+    fex_route *routes;   /* weight becomes g silu(s) */
+    const int *starts;
+    unsigned *largest;   /* [T]: bits of the largest |g silu(s)| */
+    float *scores;       /* (T, K) or NULL */
+    fex_i64 scores_stride;
+    int num_tokens;
+    int num_experts;
+} fex_dense_scores_args;
+FEX_ASSERT_OFFSET(fex_dense_scores_args, hidden_states, 256);
+FEX_ASSERT_OFFSET(fex_dense_scores_args, num_tokens, 328);
+FEX_STATIC_ASSERT(sizeof(fex_dense_scores_args) == 384);
+
+/* dense_states_*.cu: out[t] = sum over all e of P[t,e] U[e] by tensor cores,
+ * where P is zero but for the routes. */
+typedef struct fex_dense_states_args {
+    fex_tensor_map up_map;
+    const void *up_weights; /* (E, H) */
+    fex_i64 up_weights_stride;
+    const fex_route *routes;
+    const int *starts;
+    const unsigned *largest;
+    void *expert_states; /* (T, H) */
+    fex_i64 expert_states_stride;
+    int num_tokens;
+    int num_experts;
+} fex_dense_states_args;
+FEX_ASSERT_OFFSET(fex_dense_states_args, up_weights, 128);
+FEX_ASSERT_OFFSET(fex_dense_states_args, num_tokens, 184);
+FEX_STATIC_ASSERT(sizeof(fex_dense_states_args) == 192);
+
 /* sort_pairs.cu: one pass of a stable radix sort of pairs by expert. */
 typedef struct fex_sort_args {
     fex_choices choices;
