@@ -107,13 +107,14 @@ typedef struct fex_fused_args {
 FEX_ASSERT_OFFSET(fex_fused_args, scores, 64);
 FEX_STATIC_ASSERT(sizeof(fex_fused_args) == 128);
 
-/* The dense family multiplies blocks of this many experts. */
-enum { FEX_ROUTE_BLOCK = 64, FEX_ROUTE_SLOT_BITS = 26 };
+/* The dense family multiplies blocks of this many experts, for slots that fit
+ * half a word. */
+enum { FEX_ROUTE_BLOCK = 64, FEX_ROUTE_SLOT_BITS = 16 };
 
 /* A token's choice, in the order of sort_routes.cu: by block of experts, those
  * of one block in the order of their slots k; empty slots are left out. */
 typedef struct fex_route {
-    unsigned place; /* expert % FEX_ROUTE_BLOCK << FEX_ROUTE_SLOT_BITS | k */
+    unsigned place; /* low half of the expert << FEX_ROUTE_SLOT_BITS | k */
     float weight;   /* g; after dense_scores g silu(s) */
 } fex_route;
 FEX_STATIC_ASSERT(sizeof(fex_route) == 8);
