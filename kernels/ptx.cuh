@@ -121,6 +121,27 @@ __device__ __forceinline__ float load_of_rank(const float *address,
     return value;
 }
 
+// A launch that may start before the one ahead of it in the stream has ended,
+// from sm_90 on; elsewhere it starts after, and there is nothing to do.
+//
+// The rest of the launch ahead does not keep the next one from starting.
+__device__ __forceinline__ void launch_dependents()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Returns when the launch ahead has ended and all it wrote is there to read.
+// Every thread has to call it, whether or not it reads: a launch that has ended
+// means to the next that all before it have, too.
+__device__ __forceinline__ void wait_for_primary()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // IEEE binary16 to and from float32, to nearest even.
 __device__ __forceinline__ float half_to_float(unsigned short bits)
 {

@@ -183,6 +183,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 {
     __shared__ SharedList list;
 
+    launch_dependents();
     const fex_i64 token = blockIdx.x / static_cast<unsigned>(args.token_tiles);
     const int first_k =
         static_cast<int>(blockIdx.x % static_cast<unsigned>(args.token_tiles)) *

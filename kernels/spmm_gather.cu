@@ -137,6 +137,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     const Element *const columns =
         static_cast<const Element *>(args.table) + first_column;
 
+    wait_for_primary();
     float sums[VECTORS][WIDTH] = {};
     for (int first_k = 0; first_k < TOP_K; first_k += PAIR_TILE) {
         load_pairs(args, shared.pairs, token, first_k);

@@ -85,8 +85,9 @@ fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
     args->slab_experts = fex_ceil_div(problem->num_experts, slabs);
     args->tile_pairs = (int)tile;
     args->token_tiles = (int)fex_ceil_div(problem->top_k, tile);
-    const fex_grid grid = {num_tokens * args->token_tiles, slabs, SDDMM_THREADS,
-                           1};
+    const fex_grid grid = {.x = num_tokens * args->token_tiles,
+                           .y = slabs,
+                           .threads = SDDMM_THREADS};
     return fex_launch_kernel(launch, module->functions[0], grid, args);
 }
 
@@ -128,15 +129,16 @@ void fex_describe_spmm(const fex_problem *problem,
 }
 
 fex_status fex_launch_spmm(const fex_launch *launch, const fex_module *module,
-                           const fex_spmm_args *args)
+                           const fex_spmm_args *args, int dependent)
 {
     const fex_problem *const problem = launch->problem;
     const fex_geometry geometry = chunk_geometry(problem, launch->geometry);
     const int64_t columns = geometry.group * geometry.vector_bytes *
                             SPMM_VECTORS /
                             (int64_t)fex_dtype_bytes(problem->dtype);
-    const fex_grid grid = {args->choices.num_tokens,
-                           fex_ceil_div(problem->hidden_size, columns),
-                           SPMM_THREADS, 1};
+    const fex_grid grid = {.x = args->choices.num_tokens,
+                           .y = fex_ceil_div(problem->hidden_size, columns),
+                           .threads = SPMM_THREADS,
+                           .dependent = dependent};
     return fex_launch_kernel(launch, module->functions[0], grid, args);
 }

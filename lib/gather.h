@@ -19,10 +19,11 @@ void fex_describe_spmm(const fex_problem *problem,
                        fex_geometry geometry, int coefficient,
                        fex_kernel_spec *spec);
 
-/* Fill in how the work is cut up, and launch; num_tokens > 0. */
+/* Fill in how the work is cut up, and launch; num_tokens > 0. SpMM may be
+ * `dependent`, as in fex_grid, on the launch that gives it its values. */
 fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
                             fex_sddmm_args *args);
 fex_status fex_launch_spmm(const fex_launch *launch, const fex_module *module,
-                           const fex_spmm_args *args);
+                           const fex_spmm_args *args, int dependent);
 
 #endif

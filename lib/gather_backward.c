@@ -238,7 +238,7 @@ static fex_status launch_hidden(const fex_launch *launch,
         .out = args->grad_hidden_states,
         .out_stride = args->grad_hidden_states_stride,
         .accumulate = (args->accumulate & FEX_ACCUMULATE_HIDDEN_STATES) != 0};
-    return fex_launch_spmm(launch, launch->modules[HIDDEN], &spmm);
+    return fex_launch_spmm(launch, launch->modules[HIDDEN], &spmm, 0);
 }
 
 /* Sorts the pairs; *sorted tells which of the two buffers they end up in. */
@@ -254,8 +254,8 @@ static fex_status launch_sort(const fex_launch *launch, const workspace *space,
                           .counts = space->counts,
                           .totals = space->totals,
                           .tiles = (int)tiles};
-    const fex_grid by_tile = {tiles, 1, SORT_THREADS, 1};
-    const fex_grid by_bin = {bins, 1, SORT_THREADS, 1};
+    const fex_grid by_tile = {.x = tiles, .y = 1, .threads = SORT_THREADS};
+    const fex_grid by_bin = {.x = bins, .y = 1, .threads = SORT_THREADS};
 
     for (int pass = 0; pass < sort_passes(launch->problem); pass++) {
         args.keys_out = space->keys[pass % 2];
@@ -288,8 +288,9 @@ static fex_status launch_segments(const fex_launch *launch,
                                     .segments = space->segments,
                                     .tokens = space->pairs[1 - sorted],
                                     .weights = space->weights};
-    const fex_grid by_pair = {fex_ceil_div(args.pairs, SORT_THREADS), 1,
-                              SORT_THREADS, 1};
+    const fex_grid by_pair = {.x = fex_ceil_div(args.pairs, SORT_THREADS),
+                              .y = 1,
+                              .threads = SORT_THREADS};
     return fex_launch_kernel(launch,
                              launch->modules[SORT]->functions[SORT_SEGMENTS],
                              by_pair, &args);
@@ -307,10 +308,12 @@ static fex_status launch_gradients(const fex_launch *launch,
     const int64_t column_chunks =
         fex_ceil_div(launch->problem->hidden_size, columns);
     const int64_t slots = 2 * fex_ceil_div(args->pairs, args->chunk);
-    const fex_grid by_slot = {fex_ceil_div(slots, groups), column_chunks,
-                              WEIGHTS_THREADS, 1};
-    const fex_grid by_expert = {fex_ceil_div(args->num_experts, groups),
-                                column_chunks, WEIGHTS_THREADS, 1};
+    const fex_grid by_slot = {.x = fex_ceil_div(slots, groups),
+                              .y = column_chunks,
+                              .threads = WEIGHTS_THREADS};
+    const fex_grid by_expert = {.x = fex_ceil_div(args->num_experts, groups),
+                                .y = column_chunks,
+                                .threads = WEIGHTS_THREADS};
 
     /* No expert has more pairs than there are: there may be no pieces. */
     if (args->pairs > args->chunk)

@@ -66,7 +66,7 @@ static fex_status launch_forward(const fex_launch *launch)
                                     args->routing_weights_stride,
                                 .out = args->expert_states,
                                 .out_stride = args->expert_states_stride};
-    return fex_launch_spmm(launch, launch->modules[STATES], &spmm);
+    return fex_launch_spmm(launch, launch->modules[STATES], &spmm, 1);
 }
 
 const fex_variant fex_gather_forward = {.name = "gather",

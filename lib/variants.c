@@ -119,23 +119,46 @@ void fex_spec_add_choices(fex_kernel_spec *spec, const fex_problem *problem)
     fex_spec_add(spec, "TOP_K", problem->top_k);
 }
 
+void fex_spec_add_shared(fex_kernel_spec *spec, int bytes)
+{
+    fex_spec_add(spec, "SHARED_BYTES", bytes);
+    spec->shared_bytes = bytes;
+}
+
 /* ---- Launching ---------------------------------------------------------- */
+
+/* Whether launches can start before the one ahead has ended: what kernels wait
+ * with came with sm_90, and that a capture keeps it with CUDA 12.3. */
+static int may_overlap(const fex_launch *launch)
+{
+    return launch->device->architecture->major >= 9 &&
+           launch->driver->version >= 12030;
+}
 
 fex_status fex_launch_kernel(const fex_launch *launch, CUfunction function,
                              fex_grid grid, const void *args)
 {
-    CUlaunchAttribute cluster = {
-        .id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-        .value.clusterDim = {(unsigned)grid.cluster, 1, 1}};
+    CUlaunchAttribute attributes[2];
+    unsigned count = 0;
+    if (grid.cluster > 1)
+        attributes[count++] = (CUlaunchAttribute){
+            .id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            .value.clusterDim = {(unsigned)grid.cluster, 1, 1}};
+    if (grid.dependent && may_overlap(launch))
+        attributes[count++] = (CUlaunchAttribute){
+            .id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            .value.programmaticStreamSerializationAllowed = 1};
     const CUlaunchConfig config = {.gridDimX = (unsigned)grid.x,
                                    .gridDimY = (unsigned)grid.y,
                                    .gridDimZ = 1,
                                    .blockDimX = (unsigned)grid.threads,
                                    .blockDimY = 1,
                                    .blockDimZ = 1,
+                                   .sharedMemBytes =
+                                       (unsigned)grid.shared_bytes,
                                    .hStream = launch->stream,
-                                   .attrs = &cluster,
-                                   .numAttrs = grid.cluster > 1};
+                                   .attrs = attributes,
+                                   .numAttrs = count};
     /* The driver copies the structure during the call. */
     void *parameters[] = {(void *)(uintptr_t)args};
     return fex_driver_check(
@@ -183,8 +206,9 @@ fex_status fex_launch_check(const fex_launch *launch, const fex_module *module,
     const fex_check_args args = {.choices = fex_choices_of(launch),
                                  .first = launch->workspace};
     const int64_t pairs = launch->num_tokens * launch->problem->top_k;
-    const fex_grid grid = {fex_ceil_div(pairs, CHECK_THREADS), 1, CHECK_THREADS,
-                           1};
+    const fex_grid grid = {.x = fex_ceil_div(pairs, CHECK_THREADS),
+                           .y = 1,
+                           .threads = CHECK_THREADS};
 
     /* All ones, -1, is what stays when every index is in range. */
     return_if_error(fex_driver_check(

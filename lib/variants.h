@@ -102,16 +102,26 @@ void fex_spec_add(fex_kernel_spec *spec, const char *constant, int64_t value);
 void fex_spec_add_rows(fex_kernel_spec *spec, const fex_problem *problem,
                        fex_geometry geometry);
 void fex_spec_add_choices(fex_kernel_spec *spec, const fex_problem *problem);
+/* As SHARED_BYTES: dynamic shared memory. */
+void fex_spec_add_shared(fex_kernel_spec *spec, int bytes);
 
 /* The choices of a launch, as kernels take them. */
 fex_choices fex_choices_of(const fex_launch *launch);
 
 /* Launches function with its one argument structure. The grid must not be
- * empty. */
+ * empty.
+ *
+ * A dependent launch may start when every block of the launch ahead of it has
+ * called launch_dependents() or ended. Until wait_for_primary() returns, and
+ * every thread has to call it, a kernel reads nothing that a launch ahead wrote
+ * which was not itself waited for: neither the last one's results, nor, if that
+ * one is dependent too, those of its own. */
 typedef struct fex_grid {
     int64_t x, y;
     int threads;
     int cluster; /* blocks along x that run together; 0 or 1: none do */
+    int shared_bytes; /* dynamic shared memory, as the spec has it */
+    int dependent;
 } fex_grid;
 fex_status fex_launch_kernel(const fex_launch *launch, CUfunction function,
                              fex_grid grid, const void *args);

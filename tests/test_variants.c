@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_variants.c - which family serves what, with which kernels and how much
- * workspace: all that is known without a device. */
+ * workspace, and how a launch is put: all that is known without a device. */
 #include "config.h"
 
 #include <string.h>
@@ -254,6 +254,66 @@ START_TEST(pieces_are_aligned_and_apart)
 }
 END_TEST
 
+/* ---- Launches ------------------------------------------------------------ */
+
+static unsigned attribute_count;
+static CUlaunchAttribute attributes[4];
+
+static CUresult keep_attributes(const CUlaunchConfig *config,
+                                CUfunction function, void **parameters,
+                                void **extra)
+{
+    (void)function;
+    (void)parameters;
+    (void)extra;
+    attribute_count = config->numAttrs;
+    ck_assert_uint_le(attribute_count, COUNT(attributes));
+    if (attribute_count > 0)
+        memcpy(attributes, config->attrs,
+               attribute_count * sizeof *attributes);
+    return CUDA_SUCCESS;
+}
+
+static const struct {
+    const char *architecture;
+    int version, cluster, dependent;
+    unsigned attributes;
+} launches[] = {
+    {"sm_90a", 13000, 0, 0, 0}, {"sm_90a", 13000, 0, 1, 1},
+    {"sm_120", 13000, 0, 1, 1}, {"sm_90a", 13000, 4, 1, 2},
+    {"sm_90a", 13000, 4, 0, 1},
+    /* no such instruction; a capture would refuse it or lose it */
+    {"sm_89", 13000, 0, 1, 0},  {"sm_90a", 12020, 0, 1, 0},
+};
+
+START_TEST(launches_overlap_where_they_can)
+{
+    const fex_driver driver = {.version = launches[_i].version,
+                               .cuLaunchKernelEx = keep_attributes};
+    const fex_device device = {
+        .architecture = fex_architecture_by_name(launches[_i].architecture)};
+    const fex_launch launch = {.driver = &driver, .device = &device};
+    const fex_grid grid = {.x = 8,
+                           .y = 1,
+                           .threads = 32,
+                           .cluster = launches[_i].cluster,
+                           .dependent = launches[_i].dependent};
+    test_ok(fex_launch_kernel(&launch, NULL, grid, NULL));
+    ck_assert_uint_eq(attribute_count, launches[_i].attributes);
+    if (launches[_i].cluster > 1) {
+        ck_assert_int_eq(attributes[0].id,
+                         CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION);
+        ck_assert_uint_eq(attributes[0].value.clusterDim.x, 4);
+    }
+    if (attribute_count > (launches[_i].cluster > 1)) {
+        const CUlaunchAttribute last = attributes[attribute_count - 1];
+        ck_assert_int_eq(last.id,
+                         CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
+        ck_assert_int_eq(last.value.programmaticStreamSerializationAllowed, 1);
+    }
+}
+END_TEST
+
 static void fill(TCase *tests)
 {
     tcase_set_timeout(tests, 60);
@@ -266,6 +326,8 @@ static void fill(TCase *tests)
     tcase_add_test(tests, one_more_expert_is_the_same_kernels);
     tcase_add_test(tests, workspaces_grow_with_tokens);
     tcase_add_test(tests, pieces_are_aligned_and_apart);
+    tcase_add_loop_test(tests, launches_overlap_where_they_can, 0,
+                        (int)COUNT(launches));
 }
 
 int main(void)

@@ -40,9 +40,10 @@ static fex_status launch(const tool_device *device, CUfunction function,
 {
     const fex_launch launch = {.driver = device->driver,
                                .stream = device->stream};
-    const fex_grid grid = {(int64_t)device->info.multiprocessors *
-                               (THREADS_OF_MULTIPROCESSOR / THREADS),
-                           1, THREADS, 1};
+    const fex_grid grid = {.x = (int64_t)device->info.multiprocessors *
+                                (THREADS_OF_MULTIPROCESSOR / THREADS),
+                           .y = 1,
+                           .threads = THREADS};
     return fex_launch_kernel(&launch, function, grid, args);
 }
 

@@ -89,13 +89,17 @@ CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute,
     return simt_end(result);
 }
 
-/* The size of its clusters, among a launch's attributes. */
+/* The size of its clusters, among a launch's attributes. That it may overlap
+ * with the one ahead of it allows it to, no more: here it does not. */
 static CUresult read_attributes(const CUlaunchConfig *config,
                                 simt_dim3 *cluster)
 {
     *cluster = (simt_dim3){1, 1, 1};
     for (unsigned i = 0; i < config->numAttrs; i++) {
         const CUlaunchAttribute *const attribute = &config->attrs[i];
+        if (attribute->id ==
+            CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION)
+            continue;
         if (attribute->id != CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION)
             return CUDA_ERROR_NOT_SUPPORTED; /* not used so far */
         *cluster = (simt_dim3){attribute->value.clusterDim.x,
