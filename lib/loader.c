@@ -184,6 +184,13 @@ static fex_status load_module(const fex_loader *loader,
         call = "cuModuleGetFunction";
         result = driver->cuModuleGetFunction(
             &module->functions[i], module->module, spec->functions[i]);
+        if (result == CUDA_SUCCESS && spec->shared_bytes > 0) {
+            call = "cuFuncSetAttribute";
+            result = driver->cuFuncSetAttribute(
+                module->functions[i],
+                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                spec->shared_bytes);
+        }
     }
     *unusable = result == CUDA_ERROR_INVALID_IMAGE ||
                 result == CUDA_ERROR_NO_BINARY_FOR_GPU ||

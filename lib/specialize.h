@@ -29,6 +29,7 @@ typedef struct fex_kernel_spec {
     const fex_architecture *architecture;
     fex_constant constants[FEX_CONSTANTS_MAX];
     size_t constant_count;
+    int shared_bytes; /* dynamic shared memory that launches will ask for */
 } fex_kernel_spec;
 
 /* The text forms of a specification; free with fex_recipe_free. */
