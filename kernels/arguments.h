@@ -160,11 +160,31 @@ FEX_ASSERT_OFFSET(fex_dense_scores_args, hidden_states, 256);
 FEX_ASSERT_OFFSET(fex_dense_scores_args, num_tokens, 328);
 FEX_STATIC_ASSERT(sizeof(fex_dense_scores_args) == 384);
 
-/* dense_states_*.cu: out[t] = sum over all e of P[t,e] U[e] by tensor cores,
- * where P is zero but for the routes. */
+/* dense_states_*.cu: sums over ranges of the experts of P[t,e] U[e] by tensor
+ * cores, where P is zero but for the routes. */
 typedef struct fex_dense_states_args {
-    fex_tensor_map up_map;
+    fex_tensor_map up_map; /* of up_weights, where the kernel reads by TMA */
     const void *up_weights; /* (E, H) */
+    fex_i64 up_weights_stride;
+    const fex_route *routes;
+    const int *starts;
+    const unsigned *largest;
+    float *partials; /* [splits][T][H]: sums of weights scaled by scale_of */
+    int *unfit;      /* [splits][tiles]: U was no good in f16 */
+    int num_tokens;
+    int num_experts;
+    int splits; /* ranges of experts */
+    int reserved;
+} fex_dense_states_args;
+FEX_ASSERT_OFFSET(fex_dense_states_args, up_weights, 128);
+FEX_ASSERT_OFFSET(fex_dense_states_args, num_tokens, 184);
+FEX_STATIC_ASSERT(sizeof(fex_dense_states_args) == 256);
+
+/* dense_sum.cu: expert_states from partials. */
+typedef struct fex_dense_sum_args {
+    const float *partials; /* as dense_states left it, and the next */
+    const int *unfit;
+    const void *up_weights; /* for tokens and columns that were unfit */
     fex_i64 up_weights_stride;
     const fex_route *routes;
     const int *starts;
@@ -173,10 +193,11 @@ typedef struct fex_dense_states_args {
     fex_i64 expert_states_stride;
     int num_tokens;
     int num_experts;
-} fex_dense_states_args;
-FEX_ASSERT_OFFSET(fex_dense_states_args, up_weights, 128);
-FEX_ASSERT_OFFSET(fex_dense_states_args, num_tokens, 184);
-FEX_STATIC_ASSERT(sizeof(fex_dense_states_args) == 192);
+    int splits;
+    int reserved;
+} fex_dense_sum_args;
+FEX_ASSERT_OFFSET(fex_dense_sum_args, num_tokens, 72);
+FEX_STATIC_ASSERT(sizeof(fex_dense_sum_args) == 88);
 
 /* sort_pairs.cu: one pass of a stable radix sort of pairs by expert. */
 typedef struct fex_sort_args {

@@ -33,17 +33,18 @@ __device__ __forceinline__ void store_route(fex_route *to,
 
 // The routes of at most 32 tokens to a range of blocks, one token's after the
 // other's: a warp numbers them through and its lanes take them 32 at a time,
-// however uneven they are.
+// however uneven they are. Positions count from the first token's first route, a
+// token having TOP_K.
 struct Segments {
-    int first; // of this lane's token: position of the first
-    int end;   // and, until numbered, after the last; then number after it
+    int first; // position of the first route of this lane's token
+    int end;   // and after the last; once numbered, the number after it
     int below; // number of the first
     int total;
 
-    // Positions count from the first token's first route, a token having top_k.
+    // Only reads, so that nothing waits for it.
     __device__ __forceinline__ Segments(const int *starts, int num_tokens,
-                                        int top_k, int token, int tokens,
-                                        int block, int end_block)
+                                        int token, int tokens, int block,
+                                        int end_block)
     {
         const int lane = threadIdx.x % 32;
         first = 0;
@@ -52,13 +53,11 @@ struct Segments {
             const int *const column = starts + token + lane;
             first = column[static_cast<fex_i64>(block) * num_tokens];
             end = column[static_cast<fex_i64>(end_block) * num_tokens];
-            first += lane * top_k;
-            end += lane * top_k;
         }
     }
 
-    // Separate, so that the loads above have time.
-    __device__ __forceinline__ void number()
+    // Comes first, once.
+    template <int TOP_K> __device__ __forceinline__ void number()
     {
         const int lane = threadIdx.x % 32;
         const int count = end - first;
@@ -70,6 +69,7 @@ struct Segments {
             if (lane >= offset)
                 end += before;
         }
+        first += lane * TOP_K;
         below = end - count;
         total = __shfl_sync(FULL_WARP, end, 31);
     }
@@ -102,14 +102,17 @@ __device__ __forceinline__ float scale_of(unsigned largest)
         return 1.0f;
     // 2^(127 + 14 - exponent), as far as a float has it.
     const int scaled = 254 + 14 - exponent;
-    return __uint_as_float(static_cast<unsigned>(min_of(scaled, 254)) << 23);
+    return __uint_as_float(static_cast<unsigned>(min_of(scaled, 253)) << 23);
 }
 
+// What brings sums of scaled weights times rows back.
 template <int DTYPE>
 __device__ __forceinline__ float unscale_of(unsigned largest)
 {
-    const float scale = scale_of(largest);
-    return (DTYPE == FEX_KERNEL_BF16 ? 1.0f / ROW_SCALE : 1.0f) / scale;
+    const unsigned one = 254u << 23; // exponents of a number and its inverse
+    const float inverse =
+        __uint_as_float(one - __float_as_uint(scale_of(largest)));
+    return DTYPE == FEX_KERNEL_BF16 ? inverse / ROW_SCALE : inverse;
 }
 
 // Two elements of a row of U.
