@@ -288,14 +288,6 @@ __device__ __forceinline__ unsigned max_halves(unsigned a, unsigned b)
     return larger;
 }
 
-// Two floats as f16 in a word.
-__device__ __forceinline__ unsigned floats_to_halves(float low, float high)
-{
-    unsigned word;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-    return word;
-}
-
 #undef FEX_NAMES_32
 #undef FEX_NAMES_64
 #undef FEX_NAMES_128

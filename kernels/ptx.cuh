@@ -30,14 +30,14 @@ __device__ __forceinline__ L2Policy l2_stream()
     return policy;
 }
 
-// Loads of read-only rows, 16, 8, 4 or 2 bytes. They keep nothing in L1: a
-// multiprocessor uses a gathered row once. Volatile, so that loads stay
-// together ahead of the arithmetic and overlap.
+// Loads of read-only rows, 16, 8, 4 or 2 bytes. By way of L1: where few experts
+// are chosen often, their rows would all come from the same few slices of L2.
+// Volatile, so that loads stay together ahead of the arithmetic and overlap.
 #if __CUDA_ARCH__ >= 800
-#define FEX_LOAD "ld.global.nc.L1::no_allocate.L2::cache_hint"
+#define FEX_LOAD "ld.global.nc.L2::cache_hint"
 #define FEX_HINT(n) ", %" #n ";"
 #else
-#define FEX_LOAD "ld.global.nc.L1::no_allocate"
+#define FEX_LOAD "ld.global.nc"
 #define FEX_HINT(n) ";"
 #endif
 
@@ -155,6 +155,14 @@ __device__ __forceinline__ unsigned short float_to_half(float value)
     unsigned short bits;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
     return bits;
+}
+
+// Two floats as f16 in a word, from sm_80 on.
+__device__ __forceinline__ unsigned floats_to_halves(float low, float high)
+{
+    unsigned word;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    return word;
 }
 
 #endif

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "arguments.h"
-#include "hopper.cuh"
+#include "element.cuh"
 #include "warp.cuh"
 
 __device__ __forceinline__ int slot_of(const fex_route &route)

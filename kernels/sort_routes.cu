@@ -26,13 +26,16 @@ static_assert(TOP_K < 1 << FEX_ROUTE_SLOT_BITS, "slots and counts are halves");
 // ---- Shared memory, of each warp: two counters a word; with STAGED the routes
 // in their new order, so that they are written in one sweep.
 
+constexpr int PLACES = STAGED ? TOP_K : 0;
+constexpr int WORDS = COUNTERS / 2 + PLACES;
+
 struct alignas(16) WarpShared {
     unsigned counters[COUNTERS / 2];
-    unsigned places[STAGED ? TOP_K : 1];
-    // Counters of one block in neighbouring warps are in different banks.
-    unsigned padding[4];
+    // The places, and so much that counters of one block in neighbouring warps
+    // are in different banks.
+    unsigned places[ceil_div(WORDS, 32) * 32 + 4 - COUNTERS / 2];
 };
-static_assert(WARPS * sizeof(WarpShared) <= SHARED_BYTES);
+static_assert(WARPS * sizeof(WarpShared) == SHARED_BYTES);
 
 // ---- Load
 
@@ -84,8 +87,8 @@ __device__ __forceinline__ void add_up(WarpShared &shared)
     for (int base = 0; base < COUNTERS; base += 32 * LANE_COUNTERS) {
         const int first = base + lane * LANE_COUNTERS;
         const bool inside = first < COUNTERS;
-        auto *const own =
-            reinterpret_cast<uint4 *>(&shared.counters[first / 2]);
+        uint4 *const own = reinterpret_cast<uint4 *>(shared.counters) +
+                           first / LANE_COUNTERS;
         const uint4 counts = inside ? *own : make_uint4(0, 0, 0, 0);
         unsigned words[4] = {counts.x, counts.y, counts.z, counts.w};
         unsigned sum = 0;

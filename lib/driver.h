@@ -33,6 +33,7 @@
     X(cuFuncSetAttribute)                                                      \
     X(cuFuncGetAttribute)                                                      \
     X(cuLaunchKernelEx)                                                        \
+    X(cuTensorMapEncodeTiled)                                                  \
     X(cuMemsetD8Async)                                                         \
     X(cuMemcpyDtoHAsync)                                                       \
     X(cuStreamIsCapturing)                                                     \

@@ -187,6 +187,22 @@ static size_t check_bytes(const fex_problem *problem)
     return layout.used;
 }
 
+static size_t max_of(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Rows it cannot read are another's. */
+static size_t family_bytes(const fex_op *op, int pass,
+                           const fex_variant *variant, int64_t num_tokens)
+{
+    const size_t bytes = variant->workspace_size(&op->problem, num_tokens);
+    if (variant->vector_bytes == 0)
+        return bytes;
+    return max_of(bytes, fex_variant_last(passes[pass])
+                             ->workspace_size(&op->problem, num_tokens));
+}
+
 fex_status fex_op_workspace_size(const fex_op *op, fex_pass which,
                                  int64_t num_tokens, size_t *bytes)
 {
@@ -204,11 +220,9 @@ fex_status fex_op_workspace_size(const fex_op *op, fex_pass which,
         const size_t count = choose_all(op, pass, num_tokens, chosen);
         for (size_t i = 0; i < count; i++) {
             const int64_t most = chosen[i]->tokens_max;
-            const size_t size = chosen[i]->workspace_size(
-                &op->problem,
-                most != 0 && most < num_tokens ? most : num_tokens);
-            if (size > largest)
-                largest = size;
+            const int64_t tokens =
+                most != 0 && most < num_tokens ? most : num_tokens;
+            largest = max_of(largest, family_bytes(op, pass, chosen[i], tokens));
         }
     }
     *bytes = check_bytes(&op->problem) + largest;
@@ -305,7 +319,9 @@ static fex_status launch_pass(fex_op *op, int pass, fex_launch *launch,
                               size_t workspace_size)
 {
     int pushed;
-    const fex_variant *const variant = choose(op, pass, launch->num_tokens);
+    const fex_variant *variant = choose(op, pass, launch->num_tokens);
+    if (launch->geometry.vector_bytes < variant->vector_bytes)
+        variant = fex_variant_last(passes[pass]);
     return_if_error(check_workspace(op, variant, launch->num_tokens,
                                     launch->workspace, workspace_size));
     return_if_error(fex_context_enter(op->context, &pushed));
@@ -326,7 +342,8 @@ fex_status fex_forward(fex_op *op, const fex_forward_args *caller,
     const size_t bits =
         row_bits(args.hidden_states, args.hidden_states_stride, element) |
         row_bits(args.down_weights, args.down_weights_stride, element) |
-        row_bits(args.up_weights, args.up_weights_stride, element);
+        row_bits(args.up_weights, args.up_weights_stride, element) |
+        row_bits(args.expert_states, args.expert_states_stride, element);
     fex_launch launch = {.driver = &op->context->driver,
                          .device = &op->context->device,
                          .problem = &op->problem,

@@ -18,6 +18,7 @@ _Static_assert((int)FEX_DTYPE_F16 == FEX_KERNEL_F16 &&
 
 static const fex_variant *const variants[] = {
     &fex_cluster_forward,
+    &fex_dense_forward,
     &fex_gather_forward,
     &fex_gather_backward,
 };
@@ -41,24 +42,70 @@ fex_status fex_variant_check_family(const char *family)
                     family);
 }
 
+const fex_variant *fex_variant_last(fex_pass pass)
+{
+    size_t i = VARIANT_COUNT - 1;
+    while (variants[i]->pass != pass)
+        i--;
+    return variants[i];
+}
+
+/* The range of numbers of tokens that a family is for. */
+typedef struct range {
+    int64_t first, last;
+} range;
+
+static range range_of(const fex_variant *variant, const fex_problem *problem,
+                      const char *family)
+{
+    range tokens = {0, INT64_MAX};
+    if (variant->tokens_max != 0)
+        tokens.last = variant->tokens_max;
+    if (family == NULL && variant->tokens_min != NULL)
+        tokens.first = variant->tokens_min(problem);
+    return tokens;
+}
+
+/* The family for `first` tokens, which is so up to *last. */
+static const fex_variant *choose_from(const fex_problem *problem,
+                                      const fex_architecture *architecture,
+                                      fex_pass pass, int64_t first,
+                                      const char *family, int64_t *last)
+{
+    *last = INT64_MAX;
+    for (size_t i = 0; i < VARIANT_COUNT; i++) {
+        const fex_variant *const variant = variants[i];
+        if (variant->pass != pass ||
+            (family != NULL && strcmp(variant->name, family) != 0) ||
+            !variant->applies(problem, architecture))
+            continue;
+        const range tokens = range_of(variant, problem, family);
+        if (tokens.first <= first && first <= tokens.last) {
+            if (tokens.last < *last)
+                *last = tokens.last;
+            return variant;
+        }
+        if (first < tokens.first && tokens.first - 1 < *last)
+            *last = tokens.first - 1; /* from there on this one goes before */
+    }
+    return fex_variant_last(pass);
+}
+
 size_t fex_variant_choose_all(const fex_problem *problem,
                               const fex_architecture *architecture,
                               fex_pass pass, int64_t num_tokens,
                               const char *family, const fex_variant **chosen)
 {
     size_t count = 0;
-    int64_t served = -1; /* numbers of tokens up to here have their family */
-    for (size_t i = 0; i < VARIANT_COUNT && served < num_tokens; i++) {
-        const fex_variant *const variant = variants[i];
-        const int64_t most =
-            variant->tokens_max != 0 ? variant->tokens_max : INT64_MAX;
-        const int wanted = family == NULL || variant->tokens_max == 0 ||
-                           strcmp(variant->name, family) == 0;
-        if (variant->pass != pass || !wanted || most <= served ||
-            !variant->applies(problem, architecture))
-            continue;
-        chosen[count++] = variant;
-        served = most;
+    int64_t last = -1; /* numbers of tokens up to here have their family */
+    while (last < num_tokens) {
+        const fex_variant *const variant = choose_from(
+            problem, architecture, pass, last + 1, family, &last);
+        size_t known = 0;
+        while (known < count && chosen[known] != variant)
+            known++;
+        if (known == count)
+            chosen[count++] = variant;
     }
     return count;
 }
@@ -68,10 +115,8 @@ const fex_variant *fex_variant_choose(const fex_problem *problem,
                                       fex_pass pass, int64_t num_tokens,
                                       const char *family)
 {
-    const fex_variant *chosen[FEX_FAMILIES_MAX];
-    const size_t count = fex_variant_choose_all(problem, architecture, pass,
-                                                num_tokens, family, chosen);
-    return chosen[count - 1];
+    int64_t last;
+    return choose_from(problem, architecture, pass, num_tokens, family, &last);
 }
 
 fex_geometry fex_geometry_for(const fex_problem *problem, size_t alignment)

@@ -40,6 +40,9 @@ typedef struct fex_variant {
     const char *name;
     fex_pass pass; /* FEX_PASS_FORWARD or FEX_PASS_BACKWARD */
     int64_t tokens_max; /* it is for at most this many; 0: for any number */
+    /* Unless asked for by name it is for no fewer; NULL: for any number. */
+    int64_t (*tokens_min)(const fex_problem *problem);
+    int vector_bytes; /* loads of rows it needs; 0: takes any */
     int (*applies)(const fex_problem *problem,
                    const fex_architecture *architecture);
     /* Fills specs[FEX_KERNELS_MAX], returns how many. */
@@ -52,23 +55,29 @@ typedef struct fex_variant {
 } fex_variant;
 
 extern const fex_variant fex_cluster_forward;
+extern const fex_variant fex_dense_forward;
 extern const fex_variant fex_gather_forward;
 extern const fex_variant fex_gather_backward;
 
-/* All families; of those that apply the first is chosen. The last of either
+/* All families; of those that apply and are for the number of tokens the first
+ * is chosen. The last of either
  * pass applies to every problem and any number of tokens. */
 const fex_variant *const *fex_variant_table(size_t *count);
 
 /* FEX_ERROR_INVALID_ARGUMENT if no family has this name; NULL is in order. */
 fex_status fex_variant_check_family(const char *family);
 
-/* The family that serves num_tokens tokens; pass names exactly one. With
- * `family` not NULL only families of that name are considered, if any applies:
- * for measuring and testing one against another. */
+/* The family that serves num_tokens tokens with rows aligned to 16 bytes; pass
+ * names exactly one. With `family` not NULL only families of that name are
+ * considered, and else the last: for measuring and testing one against
+ * another. */
 const fex_variant *fex_variant_choose(const fex_problem *problem,
                                       const fex_architecture *architecture,
                                       fex_pass pass, int64_t num_tokens,
                                       const char *family);
+
+/* The last family of a pass, for rows that the one chosen cannot read. */
+const fex_variant *fex_variant_last(fex_pass pass);
 
 /* Every family that some number of tokens from 0 to num_tokens would be served
  * by; returns how many, at most FEX_FAMILIES_MAX. */

@@ -158,6 +158,14 @@ template <typename T> __forceinline__ void __stcs(T *address, T value)
 {
     *address = value;
 }
+template <typename T> __forceinline__ T __ldcg(const T *address)
+{
+    return *address;
+}
+template <typename T> __forceinline__ void __stcg(T *address, T value)
+{
+    *address = value;
+}
 template <typename T> __forceinline__ T __ldg(const T *address)
 {
     return *address;

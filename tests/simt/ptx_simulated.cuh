@@ -86,3 +86,9 @@ __device__ __forceinline__ unsigned short float_to_half(float value)
     }
     return static_cast<unsigned short>(sign | half);
 }
+
+__device__ __forceinline__ unsigned floats_to_halves(float low, float high)
+{
+    return float_to_half(low) |
+           static_cast<unsigned>(float_to_half(high)) << 16;
+}

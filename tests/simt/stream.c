@@ -12,21 +12,27 @@ static CUstream streams;
 
 /* ---- Lists -------------------------------------------------------------- */
 
+#define ARGS_ALIGNMENT 64
+
+static size_t aligned(size_t size)
+{
+    return (size + ARGS_ALIGNMENT - 1) / ARGS_ALIGNMENT * ARGS_ALIGNMENT;
+}
+
 static simt_operation *copy_operation(const simt_operation *operation)
 {
     const size_t args_size = operation->kind == SIMT_LAUNCH
                                  ? operation->grid.function->kernel->args_size
                                  : 0;
-    /* The arguments follow, aligned for any vector. */
-    simt_operation *const copy =
-        aligned_alloc(16, (sizeof *copy + 15) / 16 * 16 +
-                              (args_size + 15) / 16 * 16);
+    /* The arguments follow, aligned for tensor maps. */
+    simt_operation *const copy = aligned_alloc(
+        ARGS_ALIGNMENT, aligned(sizeof *copy) + aligned(args_size));
     if (copy == NULL)
         return NULL;
     *copy = *operation;
     copy->next = NULL;
     if (args_size > 0) {
-        char *const args = (char *)copy + (sizeof *copy + 15) / 16 * 16;
+        char *const args = (char *)copy + aligned(sizeof *copy);
         memcpy(args, operation->grid.args, args_size);
         copy->grid.args = args;
     }

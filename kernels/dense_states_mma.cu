@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0
+// dense_states_mma.cu - the second half of a dense forward pass on sm_80 and
+// later:
+//
+//     partials: sums over e of P[t,e] U[e],  P zero but for the routes' weights
+//
+// A block takes a tile of tokens by a tile of columns and goes through a range of
+// experts, 64 at a time: their rows are copied while each warp puts the routes of
+// its tokens into a tile of zeros, both a step ahead of the products.
+//
+// Rounding P to the data type would be a second rounding: it is the sum of two
+// parts, which hold 16 bits of it or more. Each token's weights are first scaled
+// by a power of two, so that f16 has room for them; those of bfloat16 also by
+// what another engine multiplies its rows by.
+#include "arguments.h"
+#include "choices.cuh"
+#include "element.cuh"
+#include "routes.cuh"
+#include "tensor.cuh"
+#include "warp.cuh"
+
+// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_COLUMNS,
+// THREADS, STAGES, SHARED_BYTES
+
+constexpr int TILE_TOKENS = 128;
+constexpr int DEPTH = FEX_ROUTE_BLOCK; // experts of a stage
+constexpr int VECTOR = 8;              // elements of 16 bytes
+constexpr int UP_ROW = TILE_COLUMNS / VECTOR;
+constexpr int WEIGHT_ROW = DEPTH / VECTOR;
+constexpr int PARTS = 2; // P is the sum of
+constexpr float UP_SCALE = DTYPE == FEX_KERNEL_BF16 ? ROW_SCALE : 1.0f;
+constexpr int WARPS = THREADS / 32;
+constexpr int PLACE_TOKENS = TILE_TOKENS / WARPS; // of a warp, to put routes
+constexpr int PICKS = 2;                          // routes a lane has ahead
+constexpr int WARP_TOKENS = 64;                   // of a warp, to multiply
+constexpr int WARP_COLUMNS = 32;
+constexpr int TOKEN_WARPS = TILE_TOKENS / WARP_TOKENS;
+constexpr int PRODUCT_ROWS = 16;    // of one product: tokens,
+constexpr int PRODUCT_COLUMNS = 8;  // columns of H,
+constexpr int PRODUCT_DEPTH = 16;   // experts
+constexpr int TOKEN_PRODUCTS = WARP_TOKENS / PRODUCT_ROWS;
+constexpr int COLUMN_PRODUCTS = WARP_COLUMNS / PRODUCT_COLUMNS;
+
+static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
+static_assert(HIDDEN_SIZE % VECTOR == 0, "a vector must not straddle a row's end");
+static_assert(WARPS == TOKEN_WARPS * (TILE_COLUMNS / WARP_COLUMNS));
+static_assert(STAGES == 2, "one that is read, one that is filled");
+
+using Type = Dtype<DTYPE>;
+using Element = unsigned short;
+
+// ---- Shared memory. The vectors of a row are swizzled, so that eight rows' of
+// one place are in different banks.
+
+struct Stage {
+    uint4 up[DEPTH * UP_ROW];
+    uint4 weights[PARTS][TILE_TOKENS * WEIGHT_ROW];
+};
+
+struct Shared {
+    Stage stages[STAGES];
+};
+static_assert(sizeof(Shared) <= SHARED_BYTES);
+
+template <int ROW>
+__device__ __forceinline__ int place_of(int row, int vector)
+{
+    return row * ROW + (vector ^ row % 8);
+}
+
+// What a block has to do. Blocks at one time share tokens' routes and the
+// experts' rows.
+struct Tile {
+    int token, column, split;
+    int block, end_block; // of experts
+
+    __device__ __forceinline__ explicit Tile(const fex_dense_states_args &args)
+    {
+        constexpr int COLUMN_TILES = ceil_div(HIDDEN_SIZE, TILE_COLUMNS);
+        const int token_tiles = ceil_div(args.num_tokens, TILE_TOKENS);
+        const int tile = static_cast<int>(blockIdx.x);
+        column = tile % COLUMN_TILES * TILE_COLUMNS;
+        token = tile / COLUMN_TILES % token_tiles * TILE_TOKENS;
+        split = tile / COLUMN_TILES / token_tiles;
+        const fex_i64 blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
+        block = static_cast<int>(blocks * split / args.splits);
+        end_block = static_cast<int>(blocks * (split + 1) / args.splits);
+    }
+};
+
+__device__ __forceinline__ bool is_finite(float value)
+{
+    return (__float_as_uint(value) & 0x7f800000u) != 0x7f800000u;
+}
+
+// ---- Load: the rows of a block of experts
+
+__device__ __forceinline__ void copy_up(const fex_dense_states_args &args,
+                                        Stage &stage, const Tile &tile,
+                                        int block)
+{
+    const int first = block * FEX_ROUTE_BLOCK;
+#pragma unroll
+    for (int i = threadIdx.x; i < DEPTH * UP_ROW; i += THREADS) {
+        const int row = i / UP_ROW;
+        const int column = tile.column + i % UP_ROW * VECTOR;
+        const bool inside =
+            first + row < args.num_experts && column < HIDDEN_SIZE;
+        const fex_i64 at = inside ? static_cast<fex_i64>(first + row) *
+                                            args.up_weights_stride +
+                                        column
+                                  : 0;
+        copy_16(&stage.up[place_of<UP_ROW>(row, i % UP_ROW)],
+                static_cast<const Element *>(args.up_weights) + at, inside);
+    }
+}
+
+// ---- Load: the routes of a warp's tokens to a block of experts
+
+struct Routes {
+    Segments segments;
+    fex_route routes[PICKS];
+    int positions[PICKS];
+};
+
+__device__ __forceinline__ int first_token(const Tile &tile)
+{
+    return tile.token + static_cast<int>(threadIdx.x) / 32 * PLACE_TOKENS;
+}
+
+__device__ __forceinline__ Segments find_segments(
+    const fex_dense_states_args &args, const Tile &tile, int block)
+{
+    return Segments(args.starts, args.num_tokens, first_token(tile),
+                    block < tile.end_block ? PLACE_TOKENS : 0, block, block + 1);
+}
+
+__device__ __forceinline__ fex_route pick(const fex_dense_states_args &args,
+                                          const Tile &tile, int position)
+{
+    if (position < 0)
+        return {0, 0.0f};
+    return load_route(args.routes +
+                      static_cast<fex_i64>(first_token(tile)) * TOP_K +
+                      position);
+}
+
+__device__ __forceinline__ Routes load_routes(const fex_dense_states_args &args,
+                                              const Tile &tile,
+                                              Segments segments)
+{
+    segments.number<TOP_K>();
+    Routes routes = {segments, {}, {}};
+#pragma unroll
+    for (int i = 0; i < PICKS; ++i) {
+        routes.positions[i] =
+            segments.locate(i * 32 + static_cast<int>(threadIdx.x) % 32);
+        routes.routes[i] = pick(args, tile, routes.positions[i]);
+    }
+    return routes;
+}
+
+// ---- Compute: the tile of P
+
+__device__ __forceinline__ Element *cell_of(Stage &stage, int part, int row,
+                                            int column)
+{
+    return reinterpret_cast<Element *>(
+               &stage.weights[part][place_of<WEIGHT_ROW>(row,
+                                                         column / VECTOR)]) +
+           column % VECTOR;
+}
+
+// The sum over the lanes of a set, in their order; every lane has its set.
+__device__ __forceinline__ float add_lanes(float value, unsigned lanes)
+{
+    float sum = 0.0f;
+    while (__any_sync(FULL_WARP, lanes != 0)) {
+        const int lane = lanes != 0 ? __ffs(static_cast<int>(lanes)) - 1 : 0;
+        const float other = __shfl_sync(FULL_WARP, value, lane);
+        if (lanes != 0)
+            sum += other;
+        lanes &= lanes - 1;
+    }
+    return sum;
+}
+
+// Puts a route of each lane; `again`: after others. A token may have chosen an
+// expert more than once.
+__device__ __forceinline__ void put_routes(Stage &stage, const fex_route &route,
+                                           int position, float scale,
+                                           bool again)
+{
+    const int lane = threadIdx.x % 32;
+    const bool valid = position >= 0;
+    const int owner = valid ? position / TOP_K : 0;
+    const int row =
+        static_cast<int>(threadIdx.x) / 32 * PLACE_TOKENS + owner;
+    const int column = expert_of(route) % FEX_ROUTE_BLOCK;
+    const unsigned equal = __match_any_sync(
+        FULL_WARP, valid ? row * FEX_ROUTE_BLOCK + column : -1 - lane);
+    float weight =
+        route.weight * __shfl_sync(FULL_WARP, scale, owner) * UP_SCALE;
+    if (__any_sync(FULL_WARP, equal != 1u << lane))
+        weight = add_lanes(weight, equal);
+    if (valid && (equal & lanes_below(lane)) == 0) {
+        Element *const high = cell_of(stage, 0, row, column);
+        Element *const low = cell_of(stage, 1, row, column);
+        if (again)
+            weight += Type::widen(*high) + Type::widen(*low);
+        *high = Type::round(weight);
+        // What is not finite has no rest.
+        const float rest = weight - Type::widen(*high);
+        *low = fabsf(rest) < fabsf(weight) ? Type::round(rest) : 0;
+    }
+    __syncwarp();
+}
+
+__device__ __forceinline__ void put_tile(const fex_dense_states_args &args,
+                                         Stage &stage, const Tile &tile,
+                                         const Routes &routes, float scale)
+{
+    const int lane = threadIdx.x % 32;
+    const int first = static_cast<int>(threadIdx.x) / 32 * PLACE_TOKENS;
+#pragma unroll
+    for (int part = 0; part < PARTS; ++part)
+        for (int i = lane; i < PLACE_TOKENS * WEIGHT_ROW; i += 32)
+            stage.weights[part][first * WEIGHT_ROW + i] =
+                make_uint4(0, 0, 0, 0);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < PICKS; ++i)
+        if (i * 32 < routes.segments.total)
+            put_routes(stage, routes.routes[i], routes.positions[i], scale,
+                       i > 0);
+    for (int i = PICKS * 32; i < routes.segments.total; i += 32) {
+        const int position = routes.segments.locate(i + lane);
+        put_routes(stage, pick(args, tile, position), position, scale, true);
+    }
+}
+
+// ---- Compute: products
+
+using Sums = float[TOKEN_PRODUCTS][COLUMN_PRODUCTS][4];
+
+__device__ __forceinline__ int warp_token()
+{
+    return static_cast<int>(threadIdx.x) / 32 % TOKEN_WARPS * WARP_TOKENS;
+}
+
+__device__ __forceinline__ int warp_column()
+{
+    return static_cast<int>(threadIdx.x) / 32 / TOKEN_WARPS * WARP_COLUMNS;
+}
+
+__device__ __forceinline__ void multiply_stage(const Stage &stage, Sums &sums)
+{
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int k = 0; k < DEPTH; k += PRODUCT_DEPTH) {
+        unsigned up[COLUMN_PRODUCTS / 2][4]; // of two products each
+#pragma unroll
+        for (int j = 0; j < COLUMN_PRODUCTS / 2; ++j)
+            load_transposed(
+                up[j], &stage.up[place_of<UP_ROW>(
+                           k + lane % 16,
+                           warp_column() / VECTOR + j * 2 + lane / 16)]);
+#pragma unroll
+        for (int part = 0; part < PARTS; ++part)
+#pragma unroll
+            for (int i = 0; i < TOKEN_PRODUCTS; ++i) {
+                unsigned weights[4];
+                load_matrices(weights,
+                              &stage.weights[part][place_of<WEIGHT_ROW>(
+                                  warp_token() + i * PRODUCT_ROWS + lane % 16,
+                                  k / VECTOR + lane / 16)]);
+#pragma unroll
+                for (int j = 0; j < COLUMN_PRODUCTS; ++j)
+                    warp_product<DTYPE>(sums[i][j], weights,
+                                        up[j / 2][j % 2 * 2],
+                                        up[j / 2][j % 2 * 2 + 1]);
+            }
+    }
+}
+
+__device__ __forceinline__ void multiply(const fex_dense_states_args &args,
+                                         Shared &shared, const Tile &tile,
+                                         float scale, Sums &sums)
+{
+    const int first = tile.block;
+    const bool busy = tile.token + warp_token() < args.num_tokens &&
+                      tile.column + warp_column() < HIDDEN_SIZE;
+    copy_up(args, shared.stages[0], tile, first);
+    copies_commit();
+    Routes routes = load_routes(args, tile, find_segments(args, tile, first));
+    Segments segments = find_segments(args, tile, first + 1);
+    put_tile(args, shared.stages[0], tile, routes, scale);
+    routes = load_routes(args, tile, segments);
+    segments = find_segments(args, tile, first + 2);
+#pragma unroll 1
+    for (int block = first; block < tile.end_block; ++block) {
+        Stage &own = shared.stages[(block - first) % STAGES];
+        Stage &next = shared.stages[(block - first + 1) % STAGES];
+        copies_wait<0>();
+        __syncthreads(); // this stage is there, and nobody reads the next
+        if (block + 1 < tile.end_block) {
+            copy_up(args, next, tile, block + 1);
+            copies_commit();
+            put_tile(args, next, tile, routes, scale);
+            routes = load_routes(args, tile, segments);
+            segments = find_segments(args, tile, block + 3);
+        }
+        if (busy)
+            multiply_stage(own, sums);
+    }
+    copies_wait<0>();
+}
+
+// ---- Store
+
+// What is not finite, though the token's weights are, comes from rows of experts
+// it did not choose: then the tile is unfit.
+__device__ __forceinline__ bool store_sums(const fex_dense_states_args &args,
+                                           const Tile &tile, const Sums &sums)
+{
+    const int lane = threadIdx.x % 32;
+    float *const partials = args.partials + static_cast<fex_i64>(tile.split) *
+                                                args.num_tokens * HIDDEN_SIZE;
+    bool fit = true;
+#pragma unroll
+    for (int i = 0; i < TOKEN_PRODUCTS; ++i)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int token = tile.token + warp_token() + i * PRODUCT_ROWS +
+                              half * 8 + lane / 4;
+            if (token >= args.num_tokens)
+                continue;
+            const bool known = is_finite(__uint_as_float(args.largest[token]));
+#pragma unroll
+            for (int j = 0; j < COLUMN_PRODUCTS; ++j) {
+                const int column = tile.column + warp_column() +
+                                   j * PRODUCT_COLUMNS + lane % 4 * 2;
+                const float2 pair = make_float2(sums[i][j][half * 2],
+                                                sums[i][j][half * 2 + 1]);
+                fit = fit && (!known || (is_finite(pair.x) && is_finite(pair.y)));
+                if (column < HIDDEN_SIZE)
+                    __stcg(reinterpret_cast<float2 *>(
+                               partials +
+                               static_cast<fex_i64>(token) * HIDDEN_SIZE +
+                               column),
+                           pair);
+            }
+        }
+    return fit;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    fex_dense_states(const __grid_constant__ fex_dense_states_args args)
+{
+    extern __shared__ uint4 memory[];
+    Shared &shared = *reinterpret_cast<Shared *>(memory);
+    const Tile tile(args);
+    const int lane = threadIdx.x % 32;
+
+    launch_dependents();
+    wait_for_primary();
+    float scale = 1.0f;
+    if (lane < PLACE_TOKENS && first_token(tile) + lane < args.num_tokens)
+        scale = scale_of(args.largest[first_token(tile) + lane]);
+    Sums sums = {};
+    multiply(args, shared, tile, scale, sums);
+    const int fit = store_sums(args, tile, sums);
+    const int all_fit = __syncthreads_and(fit);
+    if (threadIdx.x == 0)
+        args.unfit[blockIdx.x] = !all_fit;
+}

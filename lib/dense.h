@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* dense.h - the engines of the dense family: kernels of the same two products
+ * for different tensor cores. */
+#ifndef FEX_DENSE_H
+#define FEX_DENSE_H
+
+#include "variants.h"
+
+/* One product's kernel: what is compiled in, and the tile of a block. */
+typedef struct fex_dense_kernel {
+    const char *file;
+    const char *across_name; /* the constant that gets `across` */
+    int tokens; /* of a tile */
+    int tokens_bf16; /* if other */
+    int across; /* experts of a tile of scores, columns of one of states */
+    int box;    /* rows of a table that one copy brings */
+    int threads, stages, shared_bytes;
+} fex_dense_kernel;
+
+typedef struct fex_dense_engine {
+    int (*runs_on)(const fex_architecture *architecture);
+    int copies_tiles; /* the copy engine reads rows, by tensor maps */
+    fex_dense_kernel scores, states;
+    fex_grid (*scores_grid)(const fex_launch *launch,
+                            const struct fex_dense_engine *engine,
+                            int64_t num_tokens);
+} fex_dense_engine;
+
+/* NULL where there are no tensor cores to use. */
+const fex_dense_engine *fex_dense_engine_for(
+    const fex_architecture *architecture);
+
+/* Tokens of a tile of states. */
+int fex_dense_states_tokens(const fex_dense_engine *engine,
+                            const fex_problem *problem);
+
+/* The map of an array of rows of the problem's hidden size, of which boxes of
+ * box_rows by 64 columns are copied; base is aligned to 16 bytes. */
+fex_status fex_dense_map_rows(const fex_launch *launch, fex_tensor_map *map,
+                              const void *base, int64_t rows, int64_t stride,
+                              int box_rows);
+
+#endif

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* dense_forward.c - forward by products of whole matrices on tensor cores, for
+ * tokens that choose a good part of the experts: the choices are sorted, all
+ * scores computed and those wanted kept, all experts summed, most of them times
+ * zero, over ranges of them at once. Needs rows of 16-bit elements that are read
+ * 16 bytes at a time. */
+#include "config.h"
+
+#include "dense.h"
+#include "variants.h"
+
+enum { SORT, SCORES, STATES, SUM, KERNELS };
+
+#define TOKENS_MIN 64
+#define DENSITY_MIN 64 /* one of so many experts is chosen */
+
+#define SORT_SHARED_MAX (96 * 1024) /* what every architecture has */
+#define SORT_WARPS_MAX 8
+#define SORT_STAGED_MAX 8192 /* slots that fit shared memory with the counters */
+#define SORT_COUNTERS_MAX (48 * 1024) /* bytes for one token */
+
+/* Where tiles of states are few, ranges of experts are summed apart. */
+#define TILE 128          /* tokens, or columns; at least */
+#define BLOCKS_WANTED 256 /* tiles times ranges: no more */
+#define SPLITS_MAX 16
+#define SPLIT_BLOCKS_MIN 4 /* of 64 experts, in a range */
+
+#define SUM_THREADS 256
+#define SUM_WIDTH 4 /* columns of a thread */
+
+#define WORKSPACE_MAX (INT64_C(256) << 20)
+#define CHUNK_TOKENS 256 /* tokens are taken in multiples of this */
+
+/* ---- When --------------------------------------------------------------- */
+
+static int64_t blocks_of(const fex_problem *problem)
+{
+    return fex_ceil_div(problem->num_experts, FEX_ROUTE_BLOCK);
+}
+
+static int applies(const fex_problem *problem,
+                   const fex_architecture *architecture)
+{
+    return problem->dtype != FEX_DTYPE_F32 && problem->hidden_size % 8 == 0 &&
+           problem->top_k < 1 << FEX_ROUTE_SLOT_BITS &&
+           2 * (blocks_of(problem) + 1) <= SORT_COUNTERS_MAX &&
+           fex_dense_engine_for(architecture) != NULL;
+}
+
+static int64_t tokens_min(const fex_problem *problem)
+{
+    return problem->top_k >= problem->num_experts / DENSITY_MIN ? TOKENS_MIN
+                                                                : INT64_MAX;
+}
+
+/* ---- Kernels ------------------------------------------------------------ */
+
+/* How sort_routes.cu lays out shared memory. */
+typedef struct sort_shape {
+    int staged, warps, shared_bytes;
+} sort_shape;
+
+static sort_shape sort_shape_for(const fex_problem *problem)
+{
+    const int staged = problem->top_k <= SORT_STAGED_MAX;
+    const int64_t counters = fex_ceil_div(blocks_of(problem) + 1, 8) * 4;
+    const int64_t words = counters + (staged ? problem->top_k : 0);
+    const int bytes = (int)(fex_ceil_div(words, 32) * 32 + 4) * 4;
+    int warps = SORT_WARPS_MAX;
+    while (warps > 1 && warps * bytes > SORT_SHARED_MAX)
+        warps /= 2;
+    return (sort_shape){staged, warps, warps * bytes};
+}
+
+static void describe_sort(const fex_problem *problem,
+                          const fex_architecture *architecture,
+                          fex_kernel_spec *spec)
+{
+    const sort_shape shape = sort_shape_for(problem);
+    fex_spec_init(spec, "sort_routes.cu", "fex_sort_routes", architecture);
+    fex_spec_add_choices(spec, problem);
+    fex_spec_add(spec, "ROUTING_DTYPE", (int64_t)problem->routing_dtype);
+    fex_spec_add(spec, "BLOCKS", blocks_of(problem));
+    fex_spec_add(spec, "WARPS", shape.warps);
+    fex_spec_add(spec, "STAGED", shape.staged);
+    fex_spec_add_shared(spec, shape.shared_bytes);
+}
+
+static void describe_sum(const fex_problem *problem,
+                         const fex_architecture *architecture,
+                         const fex_dense_engine *engine, fex_kernel_spec *spec)
+{
+    fex_spec_init(spec, "dense_sum.cu", "fex_dense_sum", architecture);
+    fex_spec_add(spec, "DTYPE", (int64_t)problem->dtype);
+    fex_spec_add(spec, "HIDDEN_SIZE", problem->hidden_size);
+    fex_spec_add(spec, "TOP_K", problem->top_k);
+    fex_spec_add(spec, "TILE_TOKENS", fex_dense_states_tokens(engine, problem));
+    fex_spec_add(spec, "TILE_COLUMNS", engine->states.across);
+    fex_spec_add(spec, "THREADS", SUM_THREADS);
+}
+
+static void describe_product(const fex_problem *problem,
+                             const fex_architecture *architecture,
+                             const fex_dense_kernel *kernel,
+                             const char *function, fex_kernel_spec *spec)
+{
+    fex_spec_init(spec, kernel->file, function, architecture);
+    fex_spec_add(spec, "DTYPE", (int64_t)problem->dtype);
+    fex_spec_add(spec, "HIDDEN_SIZE", problem->hidden_size);
+    fex_spec_add(spec, "TOP_K", problem->top_k);
+    fex_spec_add(spec, kernel->across_name, kernel->across);
+    fex_spec_add(spec, "THREADS", kernel->threads);
+    fex_spec_add(spec, "STAGES", kernel->stages);
+    fex_spec_add_shared(spec, kernel->shared_bytes);
+}
+
+static size_t describe(const fex_problem *problem,
+                       const fex_architecture *architecture,
+                       fex_geometry geometry, fex_kernel_spec *specs)
+{
+    const fex_dense_engine *const engine = fex_dense_engine_for(architecture);
+    (void)geometry;
+    describe_sort(problem, architecture, &specs[SORT]);
+    describe_product(problem, architecture, &engine->scores,
+                     "fex_dense_scores", &specs[SCORES]);
+    describe_product(problem, architecture, &engine->states,
+                     "fex_dense_states", &specs[STATES]);
+    describe_sum(problem, architecture, engine, &specs[SUM]);
+    return KERNELS;
+}
+
+/* ---- Workspace ---------------------------------------------------------- */
+
+static int64_t min_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t max_of(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t splits_max(const fex_problem *problem)
+{
+    return max_of(1, min_of(SPLITS_MAX, blocks_of(problem) / SPLIT_BLOCKS_MIN));
+}
+
+static int64_t column_tiles(const fex_problem *problem)
+{
+    return fex_ceil_div(problem->hidden_size, TILE);
+}
+
+static int64_t splits_for(const fex_problem *problem, int64_t num_tokens)
+{
+    const int64_t tiles =
+        fex_ceil_div(num_tokens, TILE) * column_tiles(problem);
+    return max_of(1, min_of(splits_max(problem), BLOCKS_WANTED / tiles));
+}
+
+/* Rows of tiles, times ranges: no fewer for more tokens, though there may be
+ * fewer ranges then. */
+static int64_t split_tiles(const fex_problem *problem, int64_t num_tokens)
+{
+    const int64_t tiles = fex_ceil_div(num_tokens, TILE);
+    return max_of(tiles, min_of(tiles * splits_max(problem),
+                                BLOCKS_WANTED / column_tiles(problem)));
+}
+
+/* So many tokens at one time keep to the workspace there is. */
+static int64_t chunk_for(const fex_problem *problem, int64_t num_tokens)
+{
+    const int64_t bytes =
+        (problem->top_k * (int64_t)sizeof(fex_route) +
+         (blocks_of(problem) + 1) * (int64_t)sizeof(int) +
+         problem->hidden_size * (int64_t)sizeof(float));
+    const int64_t chunks = WORKSPACE_MAX / bytes / CHUNK_TOKENS;
+    return min_of(num_tokens, max_of(chunks, 1) * CHUNK_TOKENS);
+}
+
+typedef struct pieces {
+    fex_route *routes;
+    int *starts;
+    unsigned *largest;
+    float *partials;
+    int *unfit;
+} pieces;
+
+static pieces take_pieces(const fex_problem *problem, int64_t tokens,
+                          fex_layout *layout)
+{
+    const int64_t tiles = split_tiles(problem, tokens);
+    return (pieces){
+        .routes = fex_layout_take(layout, tokens * problem->top_k,
+                                  sizeof(fex_route)),
+        .starts = fex_layout_take(layout, (blocks_of(problem) + 1) * tokens,
+                                  sizeof(int)),
+        .largest = fex_layout_take(layout, tokens, sizeof(unsigned)),
+        .partials = fex_layout_take(layout,
+                                    tiles * TILE * problem->hidden_size,
+                                    sizeof(float)),
+        .unfit = fex_layout_take(layout, tiles * column_tiles(problem),
+                                 sizeof(int))};
+}
+
+static size_t workspace_size(const fex_problem *problem, int64_t num_tokens)
+{
+    fex_layout layout = {0};
+    take_pieces(problem, chunk_for(problem, num_tokens), &layout);
+    return layout.used;
+}
+
+/* ---- Launching ---------------------------------------------------------- */
+
+/* Tokens of a call that are worked on at one time. */
+typedef struct chunk {
+    int64_t first, count;
+    pieces pieces;
+} chunk;
+
+/* Row `first` of an array, NULL of none. */
+static void *row_of(const void *array, int64_t stride, int64_t first,
+                    size_t element)
+{
+    return array == NULL ? NULL
+                         : (char *)(uintptr_t)array +
+                               first * stride * (int64_t)element;
+}
+
+static float *scores_of(const fex_forward_args *in, const chunk *c)
+{
+    return row_of(in->scores, in->scores_stride, c->first, sizeof(float));
+}
+
+static fex_status launch_sort(const fex_launch *launch, const chunk *c)
+{
+    const fex_forward_args *const in = launch->forward;
+    const fex_problem *const problem = launch->problem;
+    const sort_shape shape = sort_shape_for(problem);
+    fex_sort_routes_args args = {
+        .choices = fex_choices_of(launch),
+        .routing_weights =
+            row_of(in->routing_weights, in->routing_weights_stride, c->first,
+                   fex_dtype_bytes(problem->routing_dtype)),
+        .routing_weights_stride = in->routing_weights_stride,
+        .routes = c->pieces.routes,
+        .starts = c->pieces.starts,
+        .largest = c->pieces.largest,
+        .scores = scores_of(in, c),
+        .scores_stride = in->scores_stride};
+    args.choices.num_tokens = c->count;
+    args.choices.indices = row_of(args.choices.indices, launch->indices_stride,
+                                  c->first,
+                                  fex_index_bytes(problem->index_type));
+    const fex_grid grid = {.x = fex_ceil_div(c->count, shape.warps),
+                           .y = 1,
+                           .threads = 32 * shape.warps,
+                           .shared_bytes = shape.shared_bytes};
+    return fex_launch_kernel(launch, launch->modules[SORT]->functions[0], grid,
+                             &args);
+}
+
+static fex_status launch_scores(const fex_launch *launch,
+                                const fex_dense_engine *engine, const chunk *c)
+{
+    const fex_forward_args *const in = launch->forward;
+    const fex_problem *const problem = launch->problem;
+    fex_dense_scores_args args = {
+        .hidden_states = row_of(in->hidden_states, in->hidden_states_stride,
+                                c->first, fex_dtype_bytes(problem->dtype)),
+        .down_weights = in->down_weights,
+        .hidden_states_stride = in->hidden_states_stride,
+        .down_weights_stride = in->down_weights_stride,
+        .routes = c->pieces.routes,
+        .starts = c->pieces.starts,
+        .largest = c->pieces.largest,
+        .scores = scores_of(in, c),
+        .scores_stride = in->scores_stride,
+        .num_tokens = (int)c->count,
+        .num_experts = (int)problem->num_experts};
+    if (engine->copies_tiles) {
+        return_if_error(fex_dense_map_rows(
+            launch, &args.hidden_map, args.hidden_states, c->count,
+            args.hidden_states_stride, engine->scores.tokens));
+        return_if_error(fex_dense_map_rows(
+            launch, &args.down_map, args.down_weights, problem->num_experts,
+            args.down_weights_stride, engine->scores.box));
+    }
+    const fex_grid grid = engine->scores_grid(launch, engine, c->count);
+    return fex_launch_kernel(launch, launch->modules[SCORES]->functions[0],
+                             grid, &args);
+}
+
+static fex_status launch_states(const fex_launch *launch,
+                                const fex_dense_engine *engine, const chunk *c)
+{
+    const fex_forward_args *const in = launch->forward;
+    const fex_problem *const problem = launch->problem;
+    const int64_t splits = splits_for(problem, c->count);
+    fex_dense_states_args args = {.up_weights = in->up_weights,
+                                  .up_weights_stride = in->up_weights_stride,
+                                  .routes = c->pieces.routes,
+                                  .starts = c->pieces.starts,
+                                  .largest = c->pieces.largest,
+                                  .partials = c->pieces.partials,
+                                  .unfit = c->pieces.unfit,
+                                  .num_tokens = (int)c->count,
+                                  .num_experts = (int)problem->num_experts,
+                                  .splits = (int)splits};
+    if (engine->copies_tiles)
+        return_if_error(fex_dense_map_rows(
+            launch, &args.up_map, args.up_weights, problem->num_experts,
+            args.up_weights_stride, engine->states.box));
+    const fex_grid grid = {
+        .x = fex_ceil_div(c->count, fex_dense_states_tokens(engine, problem)) *
+             fex_ceil_div(problem->hidden_size, engine->states.across) * splits,
+        .y = 1,
+        .threads = engine->states.threads,
+        .shared_bytes = engine->states.shared_bytes,
+        .dependent = 1};
+    return fex_launch_kernel(launch, launch->modules[STATES]->functions[0],
+                             grid, &args);
+}
+
+static fex_status launch_sum(const fex_launch *launch, const chunk *c)
+{
+    const fex_forward_args *const in = launch->forward;
+    const fex_problem *const problem = launch->problem;
+    const fex_dense_sum_args args = {
+        .partials = c->pieces.partials,
+        .unfit = c->pieces.unfit,
+        .up_weights = in->up_weights,
+        .up_weights_stride = in->up_weights_stride,
+        .routes = c->pieces.routes,
+        .starts = c->pieces.starts,
+        .largest = c->pieces.largest,
+        .expert_states = row_of(in->expert_states, in->expert_states_stride,
+                                c->first, fex_dtype_bytes(problem->dtype)),
+        .expert_states_stride = in->expert_states_stride,
+        .num_tokens = (int)c->count,
+        .num_experts = (int)problem->num_experts,
+        .splits = (int)splits_for(problem, c->count)};
+    const int64_t threads = c->count * (problem->hidden_size / SUM_WIDTH);
+    const fex_grid grid = {.x = fex_ceil_div(threads, SUM_THREADS),
+                           .y = 1,
+                           .threads = SUM_THREADS,
+                           .dependent = 1};
+    return fex_launch_kernel(launch, launch->modules[SUM]->functions[0], grid,
+                             &args);
+}
+
+static fex_status launch_forward(const fex_launch *launch)
+{
+    const fex_problem *const problem = launch->problem;
+    const fex_dense_engine *const engine =
+        fex_dense_engine_for(launch->device->architecture);
+    const int64_t step = chunk_for(problem, launch->num_tokens);
+    fex_layout layout = {.base = launch->workspace};
+    chunk c = {.pieces = take_pieces(problem, step, &layout)};
+    for (; c.first < launch->num_tokens; c.first += step) {
+        const int64_t left = launch->num_tokens - c.first;
+        c.count = left < step ? left : step;
+        return_if_error(launch_sort(launch, &c));
+        return_if_error(launch_scores(launch, engine, &c));
+        return_if_error(launch_states(launch, engine, &c));
+        return_if_error(launch_sum(launch, &c));
+    }
+    return FEX_OK;
+}
+
+const fex_variant fex_dense_forward = {.name = "dense",
+                                       .pass = FEX_PASS_FORWARD,
+                                       .tokens_min = tokens_min,
+                                       .vector_bytes = 16,
+                                       .applies = applies,
+                                       .describe = describe,
+                                       .workspace_size = workspace_size,
+                                       .launch = launch_forward};
