@@ -6,9 +6,9 @@
 #include "gather.h"
 
 #define SDDMM_THREADS 64
-#define SDDMM_MIN_BLOCKS 8 /* of a multiprocessor: leaves registers for loads */
 #define SDDMM_LIST_MAX 1024 /* pairs of a token that one block lists */
-#define SDDMM_TILE_MIN 32
+#define SDDMM_TILE_BYTES (INT64_C(64) << 10) /* the least a block should read */
+#define SDDMM_SLAB_SHARE 0.4 /* of L2: tokens' rows and the next slab come by */
 #define SPMM_THREADS 128
 #define SPMM_MIN_BLOCKS 4
 #define SPMM_VECTORS 1
@@ -28,6 +28,13 @@ static int64_t max_of(int64_t a, int64_t b)
 
 /* ---- SDDMM -------------------------------------------------------------- */
 
+/* How many blocks a multiprocessor holds at least: leaves registers for loads.
+ * Where it takes more registers, asking for 10 makes the compiler spill some. */
+static int sddmm_min_blocks(const fex_architecture *architecture, int epilogue)
+{
+    return architecture->major == 9 && epilogue == FEX_EPILOGUE_SCORES ? 10 : 8;
+}
+
 void fex_describe_sddmm(const fex_problem *problem,
                         const fex_architecture *architecture,
                         fex_geometry geometry, int epilogue,
@@ -43,7 +50,8 @@ void fex_describe_sddmm(const fex_problem *problem,
                                : problem->dtype));
     fex_spec_add(spec, "EPILOGUE", epilogue);
     fex_spec_add(spec, "THREADS", SDDMM_THREADS);
-    fex_spec_add(spec, "MIN_BLOCKS", SDDMM_MIN_BLOCKS);
+    fex_spec_add(spec, "MIN_BLOCKS",
+                 sddmm_min_blocks(architecture, epilogue));
     fex_spec_add(spec, "LIST_MAX", min_of(SDDMM_LIST_MAX, problem->top_k));
 }
 
@@ -54,13 +62,14 @@ static int64_t slab_count(const fex_launch *launch, int64_t num_tokens,
                           int64_t row_bytes)
 {
     const fex_problem *const problem = launch->problem;
-    const int64_t slab_bytes = max_of(launch->device->l2_bytes / 2, 1);
+    const double slab_bytes =
+        SDDMM_SLAB_SHARE * (double)max_of(launch->device->l2_bytes, 1);
     const int64_t reads_per_row =
         num_tokens * problem->top_k / problem->num_experts;
     if (reads_per_row < 2)
         return 1;
     const double table_bytes = (double)problem->num_experts * (double)row_bytes;
-    const int64_t wanted = (int64_t)(table_bytes / (double)slab_bytes) + 1;
+    const int64_t wanted = (int64_t)(table_bytes / slab_bytes) + 1;
     return max_of(1, min_of(wanted, problem->top_k / 16));
 }
 
@@ -78,9 +87,10 @@ fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
     const int64_t blocks_wanted = 8 * (int64_t)launch->device->multiprocessors;
     const int64_t tiles_wanted =
         fex_ceil_div(blocks_wanted, num_tokens * slabs);
-    const int64_t tile = min_of(
-        max_of(fex_ceil_div(problem->top_k, tiles_wanted), SDDMM_TILE_MIN),
-        min_of(SDDMM_LIST_MAX, problem->top_k));
+    const int64_t tile_min = fex_ceil_div(SDDMM_TILE_BYTES, row_bytes);
+    const int64_t tile =
+        min_of(max_of(fex_ceil_div(problem->top_k, tiles_wanted), tile_min),
+               min_of(SDDMM_LIST_MAX, problem->top_k));
 
     args->slab_experts = fex_ceil_div(problem->num_experts, slabs);
     args->tile_pairs = (int)tile;
