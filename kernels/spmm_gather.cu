@@ -32,6 +32,7 @@ constexpr int GROUPS = THREADS / GROUP; // pairs a block reads at once
 constexpr int STEP_PAIRS = GROUPS * UNROLL;
 constexpr int PAIR_TILE = // pairs in shared memory, whole steps
     ceil_div(min_of(1024, TOP_K), STEP_PAIRS) * STEP_PAIRS;
+constexpr int LOADS = ceil_div(PAIR_TILE, THREADS); // of them, a thread's
 
 static_assert(HIDDEN_SIZE >= 1 && TOP_K >= 1);
 static_assert(GROUP >= 1 && GROUP <= 32 && (GROUP & (GROUP - 1)) == 0);
@@ -43,68 +44,97 @@ static_assert(COEFFICIENT == COEFFICIENT_GATED ||
 
 // ---- Shared memory: a tile of pairs, then the groups' sums in its place
 
-struct alignas(16) Pair {
-    fex_i64 offset; // of the expert's row in elements, negative if empty
-    float coefficient;
+struct Pairs {
+    fex_i64 offsets[PAIR_TILE]; // of the expert's row in elements, -1 if empty
+    float coefficients[PAIR_TILE];
 };
 
 union Shared {
-    Pair pairs[PAIR_TILE];
+    Pairs pairs;
     float sums[GROUPS][COLUMNS];
 };
 static_assert(sizeof(Shared) <= 48 * 1024, "static shared memory");
 
 // ---- Load
 
-// Fills the tile with the pairs from first_k on, and with empty ones up to a
-// whole number of steps.
-__device__ __forceinline__ void load_pairs(const fex_spmm_args &args,
-                                           Pair (&pairs)[PAIR_TILE],
-                                           fex_i64 token, int first_k)
+// The place in the tile of a thread's i-th pair.
+__device__ __forceinline__ int place_of(int i)
 {
-    for (int i = threadIdx.x; i < PAIR_TILE; i += THREADS) {
-        const int k = first_k + i;
-        Pair pair = {-1, 0.0f};
-        const int expert = k < TOP_K
-                               ? load_expert<INDEX_TYPE>(args.choices, token, k)
-                               : EMPTY_SLOT;
-        if (expert != EMPTY_SLOT) {
-            pair.offset = expert * args.table_stride;
-            pair.coefficient =
-                __ldcs(args.values + token * args.values_stride + k);
-            if constexpr (COEFFICIENT == COEFFICIENT_GATED)
-                pair.coefficient =
-                    silu(pair.coefficient) *
-                    load_element<ROUTING_DTYPE>(
-                        args.routing_weights,
-                        token * args.routing_weights_stride + k);
-        }
-        pairs[i] = pair;
+    return i * THREADS + static_cast<int>(threadIdx.x);
+}
+
+// Where the rows of the pairs from first_k on are. Up to a whole number of
+// steps the tile is filled with empty ones.
+__device__ __forceinline__ void load_offsets(const fex_spmm_args &args,
+                                             Pairs &pairs, fex_i64 token,
+                                             int first_k)
+{
+    int experts[LOADS];
+#pragma unroll
+    for (int i = 0; i < LOADS; ++i) {
+        const int k = first_k + place_of(i);
+        experts[i] = place_of(i) < PAIR_TILE && k < TOP_K
+                         ? load_expert<INDEX_TYPE>(args.choices, token, k)
+                         : EMPTY_SLOT;
+    }
+#pragma unroll
+    for (int i = 0; i < LOADS; ++i)
+        if (place_of(i) < PAIR_TILE)
+            pairs.offsets[place_of(i)] = experts[i] != EMPTY_SLOT
+                                             ? experts[i] * args.table_stride
+                                             : -1;
+}
+
+// What those rows are to be multiplied by.
+__device__ __forceinline__ void load_coefficients(const fex_spmm_args &args,
+                                                  Pairs &pairs, fex_i64 token,
+                                                  int first_k)
+{
+    float values[LOADS];
+    float weights[LOADS];
+#pragma unroll
+    for (int i = 0; i < LOADS; ++i) {
+        const int k = first_k + place_of(i);
+        const bool there = place_of(i) < PAIR_TILE && k < TOP_K;
+        values[i] =
+            there ? __ldcs(args.values + token * args.values_stride + k) : 0.0f;
+        if constexpr (COEFFICIENT == COEFFICIENT_GATED)
+            weights[i] = there ? load_element<ROUTING_DTYPE>(
+                                     args.routing_weights,
+                                     token * args.routing_weights_stride + k)
+                               : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < LOADS; ++i) {
+        if constexpr (COEFFICIENT == COEFFICIENT_GATED)
+            values[i] = silu(values[i]) * weights[i];
+        // An empty slot's row is not read: nor must its weight count, which
+        // may be no number.
+        if (place_of(i) < PAIR_TILE)
+            pairs.coefficients[place_of(i)] =
+                pairs.offsets[place_of(i)] >= 0 ? values[i] : 0.0f;
     }
 }
 
 // UNROLL rows in flight: what a group reads in one step.
 struct Step {
     Vector<VECTOR_BYTES> rows[UNROLL][VECTORS];
-    float coefficients[UNROLL];
 };
 
-__device__ __forceinline__ void load_step(Step &step,
-                                          const Pair (&pairs)[PAIR_TILE],
+__device__ __forceinline__ void load_step(Step &step, const Pairs &pairs,
                                           int first, const Element *columns,
                                           int first_column)
 {
     const L2Policy policy = l2_keep();
 #pragma unroll
     for (int u = 0; u < UNROLL; ++u) {
-        const Pair pair = pairs[first + u * GROUPS];
-        step.coefficients[u] = pair.coefficient;
+        const fex_i64 offset = pairs.offsets[first + u * GROUPS];
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v) {
             step.rows[u][v] = zero_vector<VECTOR_BYTES>();
-            if (pair.offset >= 0 && first_column + v * STEP < HIDDEN_SIZE)
+            if (offset >= 0 && first_column + v * STEP < HIDDEN_SIZE)
                 step.rows[u][v] = load_vector<VECTOR_BYTES>(
-                    columns + pair.offset + v * STEP, policy);
+                    columns + offset + v * STEP, policy);
         }
     }
 }
@@ -112,16 +142,19 @@ __device__ __forceinline__ void load_step(Step &step,
 // ---- Compute
 
 __device__ __forceinline__ void add_step(float (&sums)[VECTORS][WIDTH],
-                                         const Step &step)
+                                         const Step &step,
+                                         const Pairs &pairs, int first)
 {
 #pragma unroll
-    for (int u = 0; u < UNROLL; ++u)
+    for (int u = 0; u < UNROLL; ++u) {
+        const float coefficient = pairs.coefficients[first + u * GROUPS];
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v)
 #pragma unroll
             for (int i = 0; i < WIDTH; ++i)
-                sums[v][i] = fmaf(step.coefficients[u],
+                sums[v][i] = fmaf(coefficient,
                                   widen<DTYPE>(step.rows[u][v], i), sums[v][i]);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
@@ -137,22 +170,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     const Element *const columns =
         static_cast<const Element *>(args.table) + first_column;
 
-    wait_for_primary();
     float sums[VECTORS][WIDTH] = {};
     for (int first_k = 0; first_k < TOP_K; first_k += PAIR_TILE) {
-        load_pairs(args, shared.pairs, token, first_k);
+        load_offsets(args, shared.pairs, token, first_k);
         __syncthreads();
-        // The next step's rows are on their way while a step is added.
-        const int count = min_of(PAIR_TILE, TOP_K - first_k);
-        float tile_sums[VECTORS][WIDTH] = {};
+        // The first rows are on their way while coefficients are fetched, and
+        // perhaps still computed, the next step's while a step is added.
         Step next;
         load_step(next, shared.pairs, group, columns, first_column);
+        if (first_k == 0)
+            wait_for_primary();
+        load_coefficients(args, shared.pairs, token, first_k);
+        __syncthreads();
+        const int count = min_of(PAIR_TILE, TOP_K - first_k);
+        float tile_sums[VECTORS][WIDTH] = {};
         for (int base = 0; base < count; base += STEP_PAIRS) {
             const Step step = next;
             if (base + STEP_PAIRS < count)
                 load_step(next, shared.pairs, base + STEP_PAIRS + group,
                           columns, first_column);
-            add_step(tile_sums, step);
+            add_step(tile_sums, step, shared.pairs, base + group);
         }
         // Tile by tile, so that no chain of additions gets long.
 #pragma unroll

@@ -9,12 +9,32 @@
 #define SDDMM_LIST_MAX 1024 /* pairs of a token that one block lists */
 #define SDDMM_TILE_BYTES (INT64_C(64) << 10) /* the least a block should read */
 #define SDDMM_SLAB_SHARE 0.4 /* of L2: tokens' rows and the next slab come by */
-#define SPMM_THREADS 128
-#define SPMM_MIN_BLOCKS 4
 #define SPMM_VECTORS 1
-#define SPMM_UNROLL 8
 #define SPMM_CHUNK_BYTES (INT64_C(32) << 20) /* of a table, at one time */
 #define SPMM_GROUP_MIN 16
+
+/* SpMM's blocks, by how many pairs a token has: as few warps as keep each busy,
+ * since they have to wait for each other at the end. */
+typedef struct spmm_config {
+    int64_t top_k_min;
+    int threads;
+    int min_blocks; /* of a multiprocessor: leaves registers for loads */
+    int unroll;     /* rows a group of lanes reads at once */
+} spmm_config;
+
+static const spmm_config spmm_configs[] = {
+    {128, 128, 8, 4},
+    {64, 64, 16, 2},
+    {1, 32, 32, 2},
+};
+
+static const spmm_config *spmm_config_for(const fex_problem *problem)
+{
+    const spmm_config *config = spmm_configs;
+    while (problem->top_k < config->top_k_min)
+        config++;
+    return config;
+}
 
 static int64_t min_of(int64_t a, int64_t b)
 {
@@ -124,6 +144,7 @@ void fex_describe_spmm(const fex_problem *problem,
                        fex_geometry geometry, int coefficient,
                        fex_kernel_spec *spec)
 {
+    const spmm_config *const config = spmm_config_for(problem);
     fex_spec_init(spec, "spmm_gather.cu", "fex_spmm_gather", architecture);
     fex_spec_add_rows(spec, problem, chunk_geometry(problem, geometry));
     fex_spec_add_choices(spec, problem);
@@ -132,10 +153,10 @@ void fex_describe_spmm(const fex_problem *problem,
                                ? problem->routing_dtype
                                : problem->dtype));
     fex_spec_add(spec, "COEFFICIENT", coefficient);
-    fex_spec_add(spec, "THREADS", SPMM_THREADS);
-    fex_spec_add(spec, "MIN_BLOCKS", SPMM_MIN_BLOCKS);
+    fex_spec_add(spec, "THREADS", config->threads);
+    fex_spec_add(spec, "MIN_BLOCKS", config->min_blocks);
     fex_spec_add(spec, "VECTORS", SPMM_VECTORS);
-    fex_spec_add(spec, "UNROLL", SPMM_UNROLL);
+    fex_spec_add(spec, "UNROLL", config->unroll);
 }
 
 fex_status fex_launch_spmm(const fex_launch *launch, const fex_module *module,
@@ -148,7 +169,7 @@ fex_status fex_launch_spmm(const fex_launch *launch, const fex_module *module,
                             (int64_t)fex_dtype_bytes(problem->dtype);
     const fex_grid grid = {.x = args->choices.num_tokens,
                            .y = fex_ceil_div(problem->hidden_size, columns),
-                           .threads = SPMM_THREADS,
+                           .threads = spmm_config_for(problem)->threads,
                            .dependent = dependent};
     return fex_launch_kernel(launch, module->functions[0], grid, args);
 }
