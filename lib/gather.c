@@ -5,7 +5,7 @@
 
 #include "gather.h"
 
-#define SDDMM_THREADS 64
+#define SDDMM_TILE_COLUMNS 1024 /* that a block's registers hold */
 #define SDDMM_LIST_MAX 1024 /* pairs of a token that one block lists */
 #define SDDMM_TILE_BYTES (INT64_C(64) << 10) /* the least a block should read */
 #define SDDMM_SLAB_SHARE 0.4 /* of L2: tokens' rows and the next slab come by */
@@ -48,11 +48,20 @@ static int64_t max_of(int64_t a, int64_t b)
 
 /* ---- SDDMM -------------------------------------------------------------- */
 
-/* How many blocks a multiprocessor holds at least: leaves registers for loads.
- * Where it takes more registers, asking for 10 makes the compiler spill some. */
-static int sddmm_min_blocks(const fex_architecture *architecture, int epilogue)
+/* Three warps suit most; long lists and rows keep four busy. */
+static int sddmm_threads(const fex_problem *problem)
 {
-    return architecture->major == 9 && epilogue == FEX_EPILOGUE_SCORES ? 10 : 8;
+    return problem->top_k >= 1024 || problem->hidden_size > SDDMM_TILE_COLUMNS
+               ? 128
+               : 96;
+}
+
+/* How many threads a multiprocessor holds at least: leaves registers for loads.
+ * Where more are in use the compiler would spill some. */
+static int sddmm_resident(const fex_architecture *architecture, int epilogue)
+{
+    return architecture->major == 9 && epilogue == FEX_EPILOGUE_SCORES ? 768
+                                                                       : 512;
 }
 
 void fex_describe_sddmm(const fex_problem *problem,
@@ -69,15 +78,17 @@ void fex_describe_sddmm(const fex_problem *problem,
                                ? problem->routing_dtype
                                : problem->dtype));
     fex_spec_add(spec, "EPILOGUE", epilogue);
-    fex_spec_add(spec, "THREADS", SDDMM_THREADS);
+    fex_spec_add(spec, "THREADS", sddmm_threads(problem));
     fex_spec_add(spec, "MIN_BLOCKS",
-                 sddmm_min_blocks(architecture, epilogue));
+                 sddmm_resident(architecture, epilogue) /
+                     sddmm_threads(problem));
     fex_spec_add(spec, "LIST_MAX", min_of(SDDMM_LIST_MAX, problem->top_k));
 }
 
 /* How many slabs the experts are swept in. A slab should fit L2 with room for
  * the tokens' rows; slabs pay only if rows are read again while they are there,
- * and if a token has enough pairs in each to be worth a block. */
+ * more often where much of the table stays anyway, and if a token has enough
+ * pairs in each to be worth a block. */
 static int64_t slab_count(const fex_launch *launch, int64_t num_tokens,
                           int64_t row_bytes)
 {
@@ -86,9 +97,9 @@ static int64_t slab_count(const fex_launch *launch, int64_t num_tokens,
         SDDMM_SLAB_SHARE * (double)max_of(launch->device->l2_bytes, 1);
     const int64_t reads_per_row =
         num_tokens * problem->top_k / problem->num_experts;
-    if (reads_per_row < 2)
-        return 1;
     const double table_bytes = (double)problem->num_experts * (double)row_bytes;
+    if (reads_per_row < (table_bytes > (double)launch->device->l2_bytes ? 2 : 4))
+        return 1;
     const int64_t wanted = (int64_t)(table_bytes / slab_bytes) + 1;
     return max_of(1, min_of(wanted, problem->top_k / 16));
 }
@@ -117,7 +128,7 @@ fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
     args->token_tiles = (int)fex_ceil_div(problem->top_k, tile);
     const fex_grid grid = {.x = num_tokens * args->token_tiles,
                            .y = slabs,
-                           .threads = SDDMM_THREADS};
+                           .threads = sddmm_threads(problem)};
     return fex_launch_kernel(launch, module->functions[0], grid, args);
 }
 
