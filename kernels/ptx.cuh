@@ -132,9 +132,9 @@ __device__ __forceinline__ void launch_dependents()
 #endif
 }
 
-// Returns when the launch ahead has ended and all it wrote is there to read.
-// Every thread has to call it, whether or not it reads: a launch that has ended
-// means to the next that all before it have, too.
+// Returns when the launch ahead has ended and all it wrote is there to read, by
+// the thread that called it. Some thread of every block has to, even if none
+// reads: that a launch has ended means to the next that all before it have.
 __device__ __forceinline__ void wait_for_primary()
 {
 #if __CUDA_ARCH__ >= 900

@@ -122,9 +122,9 @@ fex_choices fex_choices_of(const fex_launch *launch);
  *
  * A dependent launch may start when every block of the launch ahead of it has
  * called launch_dependents() or ended. Until wait_for_primary() returns, and
- * every thread has to call it, a kernel reads nothing that a launch ahead wrote
- * which was not itself waited for: neither the last one's results, nor, if that
- * one is dependent too, those of its own. */
+ * some thread of every block has to call it, a kernel neither reads what the
+ * launch ahead writes nor writes what that one reads; and if that one is
+ * dependent too, the same goes for the one ahead of it. */
 typedef struct fex_grid {
     int64_t x, y;
     int threads;

@@ -253,6 +253,46 @@ START_TEST(clusters_share_memory)
 }
 END_TEST
 
+/* Runs a kernel that may overlap with whatever is ahead of it. */
+static CUresult run_dependent(const char *source, unsigned blocks,
+                              unsigned threads)
+{
+    CUlaunchAttribute attribute = {
+        .id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        .value.programmaticStreamSerializationAllowed = 1};
+    kernel_args args = {.count = 0};
+    CUmodule module = simt_harness_load(&h, source);
+    const CUlaunchConfig config = {.gridDimX = blocks,
+                                   .gridDimY = 1,
+                                   .gridDimZ = 1,
+                                   .blockDimX = threads,
+                                   .blockDimY = 1,
+                                   .blockDimZ = 1,
+                                   .attrs = &attribute,
+                                   .numAttrs = 1};
+    CUresult result = simt_harness_launch(&h, module, "kernel", config, &args);
+    if (result == CUDA_SUCCESS)
+        result = h.driver.cuCtxSynchronize();
+    h.driver.cuModuleUnload(module);
+    return result;
+}
+
+#define WAIT "simt_runtime_of_module->primary();"
+
+START_TEST(dependent_launches_wait)
+{
+    ck_assert_int_eq(run_dependent(KERNEL(WAIT), 3, 40), CUDA_SUCCESS);
+    ck_assert_int_eq(run_dependent(KERNEL("if (threadIdx.x == 39) " WAIT), 3,
+                                   40),
+                     CUDA_SUCCESS);
+    ck_assert_int_eq(run_dependent(KERNEL("if (blockIdx.x != 1) " WAIT), 3,
+                                   40),
+                     CUDA_ERROR_LAUNCH_FAILED);
+    ck_assert_ptr_nonnull(strstr(h.report(), "block (1,0,0)"));
+    ck_assert_ptr_nonnull(strstr(h.report(), "not waited"));
+}
+END_TEST
+
 /* Blocks and warps come in some other order than that of their numbers. */
 START_TEST(order_is_drawn)
 {
@@ -582,6 +622,7 @@ int main(void)
     tcase_add_test(works, exited_lanes_are_not_waited_for);
     tcase_add_test(works, barriers_that_count);
     tcase_add_test(works, clusters_share_memory);
+    tcase_add_test(works, dependent_launches_wait);
     tcase_add_test(works, order_is_drawn);
     tcase_add_test(works, missing_barriers_show);
     tcase_add_test(works, half_conversions);

@@ -71,6 +71,13 @@ static void *find_remote(const void *pointer, size_t size, unsigned rank,
     return other->base + (address - own->base);
 }
 
+/* Launches never overlap here; but where they do, one whose blocks have not all
+ * waited may end before the one ahead of it. */
+static void wait_for_primary(void)
+{
+    resident.current->block->waited = 1;
+}
+
 static uint64_t read_clock(void)
 {
     struct timespec now;
@@ -84,6 +91,7 @@ simt_runtime *simt_cluster_runtime(void)
     resident.runtime.block = meet_block;
     resident.runtime.cluster = meet_cluster;
     resident.runtime.remote = find_remote;
+    resident.runtime.primary = wait_for_primary;
     resident.runtime.clock = read_clock;
     resident.runtime.fault = simt_cluster_fault;
     return &resident.runtime;
@@ -98,6 +106,10 @@ static void live(void)
     self->state = EXITED;
     self->warp->present &= ~(1u << self->lane);
     self->block->present--;
+    if (self->block->present == 0 && resident.task->dependent &&
+        !self->block->waited)
+        simt_cluster_fault("the block ends and has not waited for the launch "
+                           "ahead");
     meet_without(self);
     schedule_exit();
 }

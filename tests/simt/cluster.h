@@ -32,6 +32,7 @@ typedef struct simt_task {
     size_t (*shared_at)(const void *user, size_t offset);
     const void *user;
     size_t dynamic_shared;
+    int dependent; /* every block has to wait for the launch ahead */
 } simt_task;
 
 /* Made before any cluster is run; 0 or an errno. */

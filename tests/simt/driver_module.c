@@ -89,22 +89,24 @@ CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute,
     return simt_end(result);
 }
 
-/* The size of its clusters, among a launch's attributes. That it may overlap
- * with the one ahead of it allows it to, no more: here it does not. */
-static CUresult read_attributes(const CUlaunchConfig *config,
-                                simt_dim3 *cluster)
+/* What a launch's attributes say of its grid. That it may overlap with the one
+ * ahead of it only allows it to: here it does not. */
+static CUresult read_attributes(const CUlaunchConfig *config, simt_grid *grid)
 {
-    *cluster = (simt_dim3){1, 1, 1};
+    grid->cluster_size = (simt_dim3){1, 1, 1};
     for (unsigned i = 0; i < config->numAttrs; i++) {
-        const CUlaunchAttribute *const attribute = &config->attrs[i];
-        if (attribute->id ==
-            CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION)
-            continue;
-        if (attribute->id != CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION)
+        const CUlaunchAttributeValue *const value = &config->attrs[i].value;
+        switch (config->attrs[i].id) {
+        case CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION:
+            grid->cluster_size = (simt_dim3){
+                value->clusterDim.x, value->clusterDim.y, value->clusterDim.z};
+            break;
+        case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION:
+            grid->dependent = value->programmaticStreamSerializationAllowed;
+            break;
+        default:
             return CUDA_ERROR_NOT_SUPPORTED; /* not used so far */
-        *cluster = (simt_dim3){attribute->value.clusterDim.x,
-                               attribute->value.clusterDim.y,
-                               attribute->value.clusterDim.z};
+        }
     }
     return CUDA_SUCCESS;
 }
@@ -114,26 +116,24 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function,
 {
     CUresult result = simt_begin(__func__, SIMT_CONTEXT);
     CUstream stream = simt_stream_find(config->hStream);
-    simt_dim3 cluster;
     if (result == CUDA_SUCCESS && (stream == NULL || function == NULL))
         result = CUDA_ERROR_INVALID_HANDLE;
     if (result == CUDA_SUCCESS && (parameters == NULL || extra != NULL))
         result = CUDA_ERROR_INVALID_VALUE;
-    if (result == CUDA_SUCCESS)
-        result = read_attributes(config, &cluster);
     if (result != CUDA_SUCCESS)
         return simt_end(result);
-    const simt_operation launch = {
+    simt_operation launch = {
         .kind = SIMT_LAUNCH,
         .grid = {.function = function,
                  .grid_size = {config->gridDimX, config->gridDimY,
                                config->gridDimZ},
                  .block_size = {config->blockDimX, config->blockDimY,
                                 config->blockDimZ},
-                 .cluster_size = cluster,
                  .dynamic_shared = config->sharedMemBytes,
                  .args = parameters[0]}};
-    result = simt_grid_check(&launch.grid);
+    result = read_attributes(config, &launch.grid);
+    if (result == CUDA_SUCCESS)
+        result = simt_grid_check(&launch.grid);
     if (result == CUDA_SUCCESS)
         result = simt_stream_add(stream, &launch);
     return simt_end(result);

@@ -271,7 +271,8 @@ CUresult simt_grid_run(const simt_grid *grid)
                       .cluster_size = grid->cluster_size,
                       .shared_at = simt_function_shared_at,
                       .user = grid->function,
-                      .dynamic_shared = grid->dynamic_shared};
+                      .dynamic_shared = grid->dynamic_shared,
+                      .dependent = grid->dependent};
     CUresult result = prepare(grid, &task);
     if (result == CUDA_SUCCESS) {
         running_kernel = grid->function->name;

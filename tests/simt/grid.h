@@ -12,6 +12,7 @@ typedef struct simt_grid {
     simt_dim3 block_size;
     simt_dim3 cluster_size;
     size_t dynamic_shared;
+    int dependent; /* may overlap with the launch ahead of it */
     const void *args; /* function->kernel->args_size bytes */
 } simt_grid;
 

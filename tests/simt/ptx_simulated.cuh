@@ -50,9 +50,12 @@ __device__ __forceinline__ float load_of_rank(const float *address,
     return *simt_remote(address, rank, line);
 }
 
-// Launches never overlap here.
+// Launches never overlap here, but who has to wait for the one ahead must.
 __device__ __forceinline__ void launch_dependents() {}
-__device__ __forceinline__ void wait_for_primary() {}
+__device__ __forceinline__ void wait_for_primary()
+{
+    simt_runtime_of_module->primary();
+}
 
 // A half's exponent and fraction, moved to their places in a float, are off by
 // 2^112: one multiplication puts that right, subnormals included.

@@ -47,6 +47,7 @@ typedef struct resident_block {
     unsigned warp_count;
     unsigned ready_warps; /* set of warps with a ready lane */
     unsigned present;     /* threads that have not exited */
+    int waited;           /* one of them, for the launch ahead */
     resident_meeting meeting;
 } resident_block;
 

@@ -78,6 +78,8 @@ typedef struct simt_runtime {
     /* Where the block of that rank has what is at `address` of this block's
      * shared memory. */
     void *(*remote)(const void *address, size_t size, unsigned rank, int line);
+    /* Waits for the launch ahead of a dependent one. */
+    void (*primary)(void);
     uint64_t (*clock)(void);
     /* Reports a fault of the running thread and ends the launch. */
     void (*fault)(const char *format, ...)
