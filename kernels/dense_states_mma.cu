@@ -8,10 +8,10 @@
 // experts, 64 at a time: their rows are copied while each warp puts the routes of
 // its tokens into a tile of zeros, both a step ahead of the products.
 //
-// Rounding P to the data type would be a second rounding: it is the sum of two
-// parts, which hold 16 bits of it or more. Each token's weights are first scaled
-// by a power of two, so that f16 has room for them; those of bfloat16 also by
-// what another engine multiplies its rows by.
+// Rounding P to the data type would be a second rounding. Each token's weights
+// are scaled by a power of two, so that f16 has room for them. bfloat16: P is
+// rounded to f16, whose 11 bits are enough, and U becomes f16 in registers,
+// exactly. float16: P is the sum of two f16.
 #include "arguments.h"
 #include "choices.cuh"
 #include "element.cuh"
@@ -27,8 +27,7 @@ constexpr int DEPTH = FEX_ROUTE_BLOCK; // experts of a stage
 constexpr int VECTOR = 8;              // elements of 16 bytes
 constexpr int UP_ROW = TILE_COLUMNS / VECTOR;
 constexpr int WEIGHT_ROW = DEPTH / VECTOR;
-constexpr int PARTS = 2; // P is the sum of
-constexpr float UP_SCALE = DTYPE == FEX_KERNEL_BF16 ? ROW_SCALE : 1.0f;
+constexpr int PARTS = DTYPE == FEX_KERNEL_BF16 ? 1 : 2; // P is the sum of
 constexpr int WARPS = THREADS / 32;
 constexpr int PLACE_TOKENS = TILE_TOKENS / WARPS; // of a warp, to put routes
 constexpr int PICKS = 2;                          // routes a lane has ahead
@@ -44,9 +43,11 @@ constexpr int COLUMN_PRODUCTS = WARP_COLUMNS / PRODUCT_COLUMNS;
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
 static_assert(HIDDEN_SIZE % VECTOR == 0, "a vector must not straddle a row's end");
 static_assert(WARPS == TOKEN_WARPS * (TILE_COLUMNS / WARP_COLUMNS));
+constexpr int BLOCKS = 3 - PARTS; // of a multiprocessor
+
 static_assert(STAGES == 2, "one that is read, one that is filled");
 
-using Type = Dtype<DTYPE>;
+using Half = Dtype<FEX_KERNEL_F16>;
 using Element = unsigned short;
 
 // ---- Shared memory. The vectors of a row are swizzled, so that eight rows' of
@@ -200,18 +201,19 @@ __device__ __forceinline__ void put_routes(Stage &stage, const fex_route &route,
     const unsigned equal = __match_any_sync(
         FULL_WARP, valid ? row * FEX_ROUTE_BLOCK + column : -1 - lane);
     float weight =
-        route.weight * __shfl_sync(FULL_WARP, scale, owner) * UP_SCALE;
+        route.weight * __shfl_sync(FULL_WARP, scale, owner);
     if (__any_sync(FULL_WARP, equal != 1u << lane))
         weight = add_lanes(weight, equal);
     if (valid && (equal & lanes_below(lane)) == 0) {
         Element *const high = cell_of(stage, 0, row, column);
-        Element *const low = cell_of(stage, 1, row, column);
+        Element *const low = cell_of(stage, PARTS - 1, row, column);
         if (again)
-            weight += Type::widen(*high) + Type::widen(*low);
-        *high = Type::round(weight);
+            weight += Half::widen(*high) + (PARTS == 2 ? Half::widen(*low) : 0.0f);
+        *high = Half::round(weight);
         // What is not finite has no rest.
-        const float rest = weight - Type::widen(*high);
-        *low = fabsf(rest) < fabsf(weight) ? Type::round(rest) : 0;
+        const float rest = weight - Half::widen(*high);
+        if (PARTS == 2)
+            *low = fabsf(rest) < fabsf(weight) ? Half::round(rest) : 0;
     }
     __syncwarp();
 }
@@ -243,6 +245,18 @@ __device__ __forceinline__ void put_tile(const fex_dense_states_args &args,
 
 using Sums = float[TOKEN_PRODUCTS][COLUMN_PRODUCTS][4];
 
+// Elements of U as f16, and the largest of their magnitudes; a NaN shows in the
+// sums.
+__device__ __forceinline__ unsigned up_to_halves(unsigned word, float &largest)
+{
+    if (DTYPE == FEX_KERNEL_F16)
+        return word;
+    const float low = __uint_as_float(word << 16) * ROW_SCALE;
+    const float high = __uint_as_float(word & 0xffff0000u) * ROW_SCALE;
+    largest = fmaxf(largest, fmaxf(fabsf(low), fabsf(high)));
+    return floats_to_halves(low, high);
+}
+
 __device__ __forceinline__ int warp_token()
 {
     return static_cast<int>(threadIdx.x) / 32 % TOKEN_WARPS * WARP_TOKENS;
@@ -253,10 +267,11 @@ __device__ __forceinline__ int warp_column()
     return static_cast<int>(threadIdx.x) / 32 / TOKEN_WARPS * WARP_COLUMNS;
 }
 
-__device__ __forceinline__ void multiply_stage(const Stage &stage, Sums &sums)
+__device__ __forceinline__ void multiply_stage(const Stage &stage, Sums &sums,
+                                               float &largest)
 {
     const int lane = threadIdx.x % 32;
-#pragma unroll
+#pragma unroll 2
     for (int k = 0; k < DEPTH; k += PRODUCT_DEPTH) {
         unsigned up[COLUMN_PRODUCTS / 2][4]; // of two products each
 #pragma unroll
@@ -265,6 +280,11 @@ __device__ __forceinline__ void multiply_stage(const Stage &stage, Sums &sums)
                 up[j], &stage.up[place_of<UP_ROW>(
                            k + lane % 16,
                            warp_column() / VECTOR + j * 2 + lane / 16)]);
+#pragma unroll
+        for (auto &words : up)
+#pragma unroll
+            for (unsigned &word : words)
+                word = up_to_halves(word, largest);
 #pragma unroll
         for (int part = 0; part < PARTS; ++part)
 #pragma unroll
@@ -276,16 +296,17 @@ __device__ __forceinline__ void multiply_stage(const Stage &stage, Sums &sums)
                                   k / VECTOR + lane / 16)]);
 #pragma unroll
                 for (int j = 0; j < COLUMN_PRODUCTS; ++j)
-                    warp_product<DTYPE>(sums[i][j], weights,
-                                        up[j / 2][j % 2 * 2],
-                                        up[j / 2][j % 2 * 2 + 1]);
+                    warp_product<FEX_KERNEL_F16>(sums[i][j], weights,
+                                                 up[j / 2][j % 2 * 2],
+                                                 up[j / 2][j % 2 * 2 + 1]);
             }
     }
 }
 
 __device__ __forceinline__ void multiply(const fex_dense_states_args &args,
                                          Shared &shared, const Tile &tile,
-                                         float scale, Sums &sums)
+                                         float scale, Sums &sums,
+                                         float &largest)
 {
     const int first = tile.block;
     const bool busy = tile.token + warp_token() < args.num_tokens &&
@@ -311,15 +332,22 @@ __device__ __forceinline__ void multiply(const fex_dense_states_args &args,
             segments = find_segments(args, tile, block + 3);
         }
         if (busy)
-            multiply_stage(own, sums);
+            multiply_stage(own, sums, largest);
     }
     copies_wait<0>();
 }
 
 // ---- Store
 
-// What is not finite, though the token's weights are, comes from rows of experts
-// it did not choose: then the tile is unfit.
+// Whether rows that far up keep their bits in f16; zeros have none.
+__device__ __forceinline__ bool keeps_bits(float largest)
+{
+    constexpr float LEAST = ROW_SCALE / (1 << 20);
+    return DTYPE == FEX_KERNEL_F16 || largest == 0.0f || largest >= LEAST;
+}
+
+// What is not finite, though the token's weights are, comes from rows that f16
+// has no room for, or of experts it did not choose: then the tile is unfit.
 __device__ __forceinline__ bool store_sums(const fex_dense_states_args &args,
                                            const Tile &tile, const Sums &sums)
 {
@@ -354,7 +382,7 @@ __device__ __forceinline__ bool store_sums(const fex_dense_states_args &args,
     return fit;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     fex_dense_states(const __grid_constant__ fex_dense_states_args args)
 {
     extern __shared__ uint4 memory[];
@@ -368,9 +396,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (lane < PLACE_TOKENS && first_token(tile) + lane < args.num_tokens)
         scale = scale_of(args.largest[first_token(tile) + lane]);
     Sums sums = {};
-    multiply(args, shared, tile, scale, sums);
-    const int fit = store_sums(args, tile, sums);
-    const int all_fit = __syncthreads_and(fit);
+    float up = 0.0f; // the largest of U that was seen
+    multiply(args, shared, tile, scale, sums, up);
+    const bool fit = store_sums(args, tile, sums);
+    const int all_fit = __syncthreads_and(fit && keeps_bits(up));
     if (threadIdx.x == 0)
         args.unfit[blockIdx.x] = !all_fit;
 }

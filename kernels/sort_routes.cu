@@ -17,7 +17,7 @@
 // WARPS, STAGED, SHARED_BYTES
 
 constexpr int THREADS = WARPS * 32;
-constexpr int ROUNDS = min_of(4, ceil_div(TOP_K, 32)); // in flight at once
+constexpr int ROUNDS = min_of(16, ceil_div(TOP_K, 32)); // in flight at once
 constexpr int LANE_COUNTERS = 8;
 constexpr int COUNTERS = ceil_div(BLOCKS + 1, LANE_COUNTERS) * LANE_COUNTERS;
 
@@ -189,11 +189,20 @@ __device__ __forceinline__ void store_routes(const fex_sort_routes_args &args,
 {
     const int count = shared.counters[BLOCKS / 2] >> BLOCKS % 2 * 16 & 0xffff;
     __syncwarp();
-    for (int i = threadIdx.x % 32; i < count; i += 32) {
-        const unsigned place = shared.places[i];
-        const fex_route route = {place, 0.0f};
-        store_route(args.routes + token * TOP_K + i,
-                    {place, load_weight(args, token, slot_of(route))});
+    const int lane = threadIdx.x % 32;
+    for (int base = lane; base - lane < count; base += 32 * ROUNDS) {
+        fex_route routes[ROUNDS];
+#pragma unroll
+        for (int j = 0; j < ROUNDS; ++j) {
+            const bool inside = base + j * 32 < count;
+            routes[j].place = inside ? shared.places[base + j * 32] : 0;
+            routes[j].weight = load_weight(args, token, slot_of(routes[j]));
+        }
+#pragma unroll
+        for (int j = 0; j < ROUNDS; ++j)
+            if (base + j * 32 < count)
+                store_route(args.routes + token * TOP_K + base + j * 32,
+                            routes[j]);
     }
 }
 

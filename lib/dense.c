@@ -33,6 +33,14 @@ static fex_grid mma_scores_grid(const fex_launch *launch,
         .dependent = 1};
 }
 
+/* Of each of two stages, so many parts of the weights, and the experts' rows. */
+#define MMA_STATES(parts)                                                      \
+    {                                                                          \
+        .file = "dense_states_mma.cu", .across_name = "TILE_COLUMNS",          \
+        .tokens = 128, .across = 128, .threads = 256, .stages = 2,             \
+        .shared_bytes = 2 * ((parts) * 128 + 128) * 128                        \
+    }
+
 /* ---- The table ---------------------------------------------------------- */
 
 /* The first that runs is taken. */
@@ -45,13 +53,7 @@ static const fex_dense_engine engines[] = {
                 .threads = 256,
                 .stages = 4,
                 .shared_bytes = 4 * (128 + 128) * 64 + 1024},
-     .states = {.file = "dense_states_mma.cu",
-                .across_name = "TILE_COLUMNS",
-                .tokens = 128,
-                .across = 128,
-                .threads = 256,
-                .stages = 2,
-                .shared_bytes = 2 * (2 * 128 + 128) * 128},
+     .states = {MMA_STATES(2), MMA_STATES(1)},
      .scores_grid = mma_scores_grid},
 };
 
@@ -64,13 +66,10 @@ const fex_dense_engine *fex_dense_engine_for(
     return NULL;
 }
 
-int fex_dense_states_tokens(const fex_dense_engine *engine,
-                            const fex_problem *problem)
+const fex_dense_kernel *fex_dense_states(const fex_dense_engine *engine,
+                                         const fex_problem *problem)
 {
-    const int other = engine->states.tokens_bf16;
-    return problem->dtype == FEX_DTYPE_BF16 && other != 0
-               ? other
-               : engine->states.tokens;
+    return &engine->states[problem->dtype == FEX_DTYPE_BF16];
 }
 
 /* ---- Tensor maps -------------------------------------------------------- */

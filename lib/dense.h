@@ -11,7 +11,6 @@ typedef struct fex_dense_kernel {
     const char *file;
     const char *across_name; /* the constant that gets `across` */
     int tokens; /* of a tile */
-    int tokens_bf16; /* if other */
     int across; /* experts of a tile of scores, columns of one of states */
     int box;    /* rows of a table that one copy brings */
     int threads, stages, shared_bytes;
@@ -20,7 +19,8 @@ typedef struct fex_dense_kernel {
 typedef struct fex_dense_engine {
     int (*runs_on)(const fex_architecture *architecture);
     int copies_tiles; /* the copy engine reads rows, by tensor maps */
-    fex_dense_kernel scores, states;
+    fex_dense_kernel scores;
+    fex_dense_kernel states[2]; /* for f16 and bf16 */
     fex_grid (*scores_grid)(const fex_launch *launch,
                             const struct fex_dense_engine *engine,
                             int64_t num_tokens);
@@ -30,9 +30,9 @@ typedef struct fex_dense_engine {
 const fex_dense_engine *fex_dense_engine_for(
     const fex_architecture *architecture);
 
-/* Tokens of a tile of states. */
-int fex_dense_states_tokens(const fex_dense_engine *engine,
-                            const fex_problem *problem);
+/* The kernel of states for the problem's type. */
+const fex_dense_kernel *fex_dense_states(const fex_dense_engine *engine,
+                                         const fex_problem *problem);
 
 /* The map of an array of rows of the problem's hidden size, of which boxes of
  * box_rows by 64 columns are copied; base is aligned to 16 bytes. */

@@ -94,8 +94,9 @@ static void describe_sum(const fex_problem *problem,
     fex_spec_add(spec, "DTYPE", (int64_t)problem->dtype);
     fex_spec_add(spec, "HIDDEN_SIZE", problem->hidden_size);
     fex_spec_add(spec, "TOP_K", problem->top_k);
-    fex_spec_add(spec, "TILE_TOKENS", fex_dense_states_tokens(engine, problem));
-    fex_spec_add(spec, "TILE_COLUMNS", engine->states.across);
+    fex_spec_add(spec, "TILE_TOKENS", fex_dense_states(engine, problem)->tokens);
+    fex_spec_add(spec, "TILE_COLUMNS",
+                 fex_dense_states(engine, problem)->across);
     fex_spec_add(spec, "THREADS", SUM_THREADS);
 }
 
@@ -123,7 +124,7 @@ static size_t describe(const fex_problem *problem,
     describe_sort(problem, architecture, &specs[SORT]);
     describe_product(problem, architecture, &engine->scores,
                      "fex_dense_scores", &specs[SCORES]);
-    describe_product(problem, architecture, &engine->states,
+    describe_product(problem, architecture, fex_dense_states(engine, problem),
                      "fex_dense_states", &specs[STATES]);
     describe_sum(problem, architecture, engine, &specs[SUM]);
     return KERNELS;
@@ -296,6 +297,7 @@ static fex_status launch_states(const fex_launch *launch,
 {
     const fex_forward_args *const in = launch->forward;
     const fex_problem *const problem = launch->problem;
+    const fex_dense_kernel *const kernel = fex_dense_states(engine, problem);
     const int64_t splits = splits_for(problem, c->count);
     fex_dense_states_args args = {.up_weights = in->up_weights,
                                   .up_weights_stride = in->up_weights_stride,
@@ -310,13 +312,13 @@ static fex_status launch_states(const fex_launch *launch,
     if (engine->copies_tiles)
         return_if_error(fex_dense_map_rows(
             launch, &args.up_map, args.up_weights, problem->num_experts,
-            args.up_weights_stride, engine->states.box));
+            args.up_weights_stride, kernel->box));
     const fex_grid grid = {
-        .x = fex_ceil_div(c->count, fex_dense_states_tokens(engine, problem)) *
-             fex_ceil_div(problem->hidden_size, engine->states.across) * splits,
+        .x = fex_ceil_div(c->count, kernel->tokens) *
+             fex_ceil_div(problem->hidden_size, kernel->across) * splits,
         .y = 1,
-        .threads = engine->states.threads,
-        .shared_bytes = engine->states.shared_bytes,
+        .threads = kernel->threads,
+        .shared_bytes = kernel->shared_bytes,
         .dependent = 1};
     return fex_launch_kernel(launch, launch->modules[STATES]->functions[0],
                              grid, &args);

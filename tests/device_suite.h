@@ -29,6 +29,9 @@ void device_suite_go_on(void);
  * for every family of algorithms that can serve it. */
 void device_suite_check(const case_spec *spec, fex_pass passes);
 
+/* The same of a case that is made, and may have been edited. */
+void device_suite_check_made(device_case *c, fex_pass passes);
+
 /* The cross product of types, sizes and distributions, for one pass: a line for
  * each case and family, with the error of each output, and a failure of the
  * test at the end if any error was above its tolerance. */

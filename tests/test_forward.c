@@ -51,11 +51,20 @@ static const case_spec cases[] = {
     {BF16, SIZES(4096, 3, 20, 6)},
     {BF16, SIZES(64, 4096, 96, 3), .empty = 1},
     {F16, SIZES(64, 8192, 96, 2), .row_padding = 5},
+    /* tiles of tokens, experts and columns that end anywhere; a token that has
+     * chosen more of a block of experts than a warp reads ahead */
+    {BF16, SIZES(136, 40, 150, 130), .empty = 1},
+    {F16, SIZES(136, 40, 150, 130), .distribution = TEST_ZIPF},
+    {BF16, SIZES(8, 1, 63, 65)},
+    /* more blocks of experts than a warp counts at one time */
+    {BF16, SIZES(8, 300, 17000, 3)},
 };
 
 /* Full tier: what it takes on a GPU for slabs and chunks of a table, and for
  * more tiles of pairs than one block counts. */
 static const case_spec large_cases[] = {
+    /* more tokens than the workspace of dense products is for at one time */
+    {BF16, SIZES(8, 8192, 96, 4200), .empty = 1},
     {BF16, SIZES(1024, 512, 20000, 100), .empty = 1},
     {F32, SIZES(64, 512, 5000, 1200), .distribution = TEST_ZIPF, .empty = 1},
 };
@@ -127,6 +136,71 @@ START_TEST(padding_may_be_nan)
 }
 END_TEST
 
+/* Sums over all experts must not show the rows of those not chosen. */
+static const case_spec unchosen_cases[] = {
+    {BF16, SIZES(64, 32, 200, 70)},
+    {F16, SIZES(136, 4, 200, 70)},
+    {F32, SIZES(64, 32, 200, 7)},
+};
+
+START_TEST(rows_not_chosen_may_be_nan)
+{
+    enum { UNCHOSEN = 77 };
+    const case_spec *const spec = &unchosen_cases[_i];
+    device_case c;
+    device_case_make(spec, &c);
+    int32_t *const indices = (void *)c.arrays[CASE_INDICES].initial;
+    for (int64_t i = 0; i < spec->num_tokens * spec->top_k; i++)
+        if (indices[i] == UNCHOSEN)
+            indices[i] = -1;
+    for (int which = CASE_DOWN_WEIGHTS; which <= CASE_UP_WEIGHTS; which++)
+        for (int64_t i = 0; i < spec->hidden_size; i++) {
+            const double values[] = {NAN, INFINITY, -INFINITY};
+            fex_convert_store(spec->dtype, c.arrays[which].initial,
+                              UNCHOSEN * spec->hidden_size + i, 1,
+                              &values[i % 3]);
+        }
+    device_suite_check_made(&c, FEX_PASS_FORWARD);
+}
+END_TEST
+
+/* Numbers near the ends of what a type holds: where 16 bits are multiplied,
+ * nothing may be lost or become infinite. */
+static const struct {
+    case_spec spec;
+    int which;
+    double factor;
+} scaled_cases[] = {
+    {{BF16, SIZES(64, 32, 96, 20)}, CASE_UP_WEIGHTS, 0x1p-30},
+    {{BF16, SIZES(64, 32, 96, 20)}, CASE_UP_WEIGHTS, 0x1p-100},
+    {{BF16, SIZES(64, 32, 96, 20)}, CASE_UP_WEIGHTS, 0x1p13},
+    {{BF16, SIZES(64, 32, 96, 20)}, CASE_UP_WEIGHTS, 0x1p100},
+    {{F16, SIZES(64, 32, 96, 20)}, CASE_UP_WEIGHTS, 0x1p13},
+    {{BF16, SIZES(64, 32, 96, 20)}, CASE_ROUTING_WEIGHTS, 0x1p-80},
+    {{BF16, SIZES(64, 32, 96, 20)}, CASE_ROUTING_WEIGHTS, 0x1p80},
+    {{F16, SIZES(64, 32, 96, 20), .routing_dtype = FEX_DTYPE_F32},
+     CASE_ROUTING_WEIGHTS,
+     0x1p13},
+    {{F16, SIZES(64, 32, 96, 20)}, CASE_ROUTING_WEIGHTS, 0x1p-6},
+};
+
+START_TEST(numbers_may_be_large_or_small)
+{
+    device_case c;
+    device_case_make(&scaled_cases[_i].spec, &c);
+    case_array *const a = &c.arrays[scaled_cases[_i].which];
+    for (int64_t i = 0; i < a->rows * a->columns; i++) {
+        double value;
+        fex_convert_load(a->dtype, a->initial, i, 1, &value);
+        value *= scaled_cases[_i].factor;
+        fex_convert_store(a->dtype, a->initial, i, 1, &value);
+        fex_convert_load(a->dtype, a->initial, i, 1, &value);
+        a->exact[i] = (float)value;
+    }
+    device_suite_check_made(&c, FEX_PASS_FORWARD);
+}
+END_TEST
+
 static void fill(Suite *suite, int full)
 {
     TCase *const small = tcase_create("small");
@@ -135,6 +209,11 @@ static void fill(Suite *suite, int full)
                         (int)(sizeof cases / sizeof *cases));
     tcase_add_test(small, huge_indices_are_empty);
     tcase_add_test(small, padding_may_be_nan);
+    tcase_add_loop_test(
+        small, rows_not_chosen_may_be_nan, 0,
+        (int)(sizeof unchosen_cases / sizeof *unchosen_cases));
+    tcase_add_loop_test(small, numbers_may_be_large_or_small, 0,
+                        (int)(sizeof scaled_cases / sizeof *scaled_cases));
     suite_add_tcase(suite, small);
     if (!full)
         return;
