@@ -14,14 +14,17 @@ broken element.cuh 'bf16 is cut off instead of rounded' \
 broken warp.cuh 'a reduction of half the width' \
     's,int offset = GROUP / 2;,int offset = GROUP / 4;,'
 
+# Small cases, too, however they would be served.
+FLASHEXPERT_FAMILY=gather
+export FLASHEXPERT_FAMILY
 broken sddmm_gather.cu 'no barrier after the list is emptied' \
     '/list.count = 0;/{n;d}'
 broken sddmm_gather.cu 'no barrier before the list is read' \
-    '/list.slots\[position\] = k;/,/^}/s/^    __syncthreads();$//'
+    '/start += __popc(chosen/,/^}/s/^    __syncthreads();$//'
 broken sddmm_gather.cu 'the place in the list from a wrong lane' \
     's/__shfl_sync(FULL_WARP, start, 0)/__shfl_sync(FULL_WARP, start, 1)/'
 broken sddmm_gather.cu 'off by one: the first expert of a slab' \
-    's/expert >= first/expert > first/'
+    's/experts\[i\] >= first/experts[i] > first/'
 broken sddmm_gather.cu 'the last columns are not guarded' \
     's/return HIDDEN_SIZE % TILE == 0 || column < HIDDEN_SIZE/return true/'
 broken sddmm_gather.cu 'the last of K is dropped' \
@@ -29,8 +32,14 @@ broken sddmm_gather.cu 'the last of K is dropped' \
 broken sddmm_gather.cu 'the end of the list is not guarded' \
     's/ == 0 && entry < count)/ == 0)/'
 
-broken spmm_gather.cu 'no barrier before the pairs are read' \
-    '/load_pairs(args, shared.pairs/{n;d}'
+broken spmm_gather.cu 'no barrier before the offsets are read' \
+    '/load_offsets(args, shared.pairs/{n;d}'
+broken spmm_gather.cu 'no barrier before the coefficients are read' \
+    '/load_coefficients(args, shared.pairs/{n;d}'
+broken spmm_gather.cu 'the scores are not waited for' \
+    's/wait_for_primary();/;/'
+broken spmm_gather.cu 'the weight of an empty slot counts' \
+    's/pairs.offsets\[place_of(i)\] >= 0 ? values\[i\] : 0.0f/values[i]/'
 broken spmm_gather.cu 'no barrier before the pairs are replaced' \
     '/sums\[v\]\[i\] += tile_sums/{n;d}'
 broken spmm_gather.cu 'no barrier before the sums are read' \
@@ -42,9 +51,10 @@ broken spmm_gather.cu 'the last columns are not guarded when stored' \
 broken spmm_gather.cu 'the last columns are not guarded when loaded' \
     's/ && first_column + v \* STEP < HIDDEN_SIZE//'
 broken spmm_gather.cu 'the last of K is dropped' \
-    's/expert = k < TOP_K$/expert = k < TOP_K - 1/'
+    's/PAIR_TILE && k < TOP_K$/PAIR_TILE \&\& k < TOP_K - 1/'
 broken spmm_gather.cu 'the last step adds old rows' \
     's/if (base + STEP_PAIRS < count)/if (base + 2 * STEP_PAIRS < count)/'
+unset FLASHEXPERT_FAMILY
 
 broken fused_cluster.cu 'no barrier before the sums of the warps are read' \
     '/shared.warps\[threadIdx.x/{n;d}'
