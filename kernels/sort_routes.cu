@@ -14,7 +14,7 @@
 #include "warp.cuh"
 
 // ---- Constants: from the prelude INDEX_TYPE, TOP_K, ROUTING_DTYPE, BLOCKS,
-// WARPS, STAGED, SHARED_BYTES
+// WARPS, SHARED_BYTES
 
 constexpr int THREADS = WARPS * 32;
 constexpr int ROUNDS = min_of(16, ceil_div(TOP_K, 32)); // in flight at once
@@ -23,11 +23,10 @@ constexpr int COUNTERS = ceil_div(BLOCKS + 1, LANE_COUNTERS) * LANE_COUNTERS;
 
 static_assert(TOP_K < 1 << FEX_ROUTE_SLOT_BITS, "slots and counts are halves");
 
-// ---- Shared memory, of each warp: two counters a word; with STAGED the routes
-// in their new order, so that they are written in one sweep.
+// ---- Shared memory, of each warp: two counters a word; and the routes in their
+// new order, so that they are written in one sweep.
 
-constexpr int PLACES = STAGED ? TOP_K : 0;
-constexpr int WORDS = COUNTERS / 2 + PLACES;
+constexpr int WORDS = COUNTERS / 2 + TOP_K;
 
 struct alignas(16) WarpShared {
     unsigned counters[COUNTERS / 2];
@@ -132,20 +131,6 @@ __device__ __forceinline__ void store_starts(const fex_sort_routes_args &args,
     }
 }
 
-__device__ __forceinline__ void store_place(const fex_sort_routes_args &args,
-                                            WarpShared &shared, fex_i64 token,
-                                            int position, int expert, int k)
-{
-    const unsigned place =
-        static_cast<unsigned>(expert) << FEX_ROUTE_SLOT_BITS |
-        static_cast<unsigned>(k);
-    if constexpr (STAGED)
-        shared.places[position] = place;
-    else
-        store_route(args.routes + token * TOP_K + position,
-                    {place, load_weight(args, token, k)});
-}
-
 // Each slot to the next place of its block.
 __device__ __forceinline__ void place_slots(const fex_sort_routes_args &args,
                                             WarpShared &shared, fex_i64 token)
@@ -176,7 +161,9 @@ __device__ __forceinline__ void place_slots(const fex_sort_routes_args &args,
                     position + __popc(equals[j]));
             __syncwarp();
             if (valid)
-                store_place(args, shared, token, position, experts[j], k);
+                shared.places[position] =
+                    static_cast<unsigned>(experts[j]) << FEX_ROUTE_SLOT_BITS |
+                    static_cast<unsigned>(k);
             else if (k < TOP_K && args.scores != nullptr)
                 args.scores[token * args.scores_stride + k] = 0.0f;
         }
@@ -228,8 +215,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     __syncthreads();
     if (inside) {
         place_slots(args, shared, token);
-        if constexpr (STAGED)
-            store_routes(args, shared, token);
+        store_routes(args, shared, token);
         if (threadIdx.x % 32 == 0)
             args.largest[token] = 0;
     }

@@ -16,7 +16,6 @@ enum { SORT, SCORES, STATES, SUM, KERNELS };
 
 #define SORT_SHARED_MAX (96 * 1024) /* what every architecture has */
 #define SORT_WARPS_MAX 8
-#define SORT_STAGED_MAX 8192 /* slots that fit shared memory with the counters */
 #define SORT_COUNTERS_MAX (48 * 1024) /* bytes for one token */
 
 /* Where tiles of states are few, ranges of experts are summed apart. */
@@ -31,6 +30,9 @@ enum { SORT, SCORES, STATES, SUM, KERNELS };
 #define WORKSPACE_MAX (INT64_C(256) << 20)
 #define CHUNK_TOKENS 256 /* tokens are taken in multiples of this */
 
+_Static_assert(FEX_TOP_K_MAX < 1 << FEX_ROUTE_SLOT_BITS,
+               "a route has room for every slot");
+
 /* ---- When --------------------------------------------------------------- */
 
 static int64_t blocks_of(const fex_problem *problem)
@@ -42,7 +44,6 @@ static int applies(const fex_problem *problem,
                    const fex_architecture *architecture)
 {
     return problem->dtype != FEX_DTYPE_F32 && problem->hidden_size % 8 == 0 &&
-           problem->top_k < 1 << FEX_ROUTE_SLOT_BITS &&
            2 * (blocks_of(problem) + 1) <= SORT_COUNTERS_MAX &&
            fex_dense_engine_for(architecture) != NULL;
 }
@@ -57,19 +58,18 @@ static int64_t tokens_min(const fex_problem *problem)
 
 /* How sort_routes.cu lays out shared memory. */
 typedef struct sort_shape {
-    int staged, warps, shared_bytes;
+    int warps, shared_bytes;
 } sort_shape;
 
 static sort_shape sort_shape_for(const fex_problem *problem)
 {
-    const int staged = problem->top_k <= SORT_STAGED_MAX;
     const int64_t counters = fex_ceil_div(blocks_of(problem) + 1, 8) * 4;
-    const int64_t words = counters + (staged ? problem->top_k : 0);
+    const int64_t words = counters + problem->top_k;
     const int bytes = (int)(fex_ceil_div(words, 32) * 32 + 4) * 4;
     int warps = SORT_WARPS_MAX;
     while (warps > 1 && warps * bytes > SORT_SHARED_MAX)
         warps /= 2;
-    return (sort_shape){staged, warps, warps * bytes};
+    return (sort_shape){warps, warps * bytes};
 }
 
 static void describe_sort(const fex_problem *problem,
@@ -82,7 +82,6 @@ static void describe_sort(const fex_problem *problem,
     fex_spec_add(spec, "ROUTING_DTYPE", (int64_t)problem->routing_dtype);
     fex_spec_add(spec, "BLOCKS", blocks_of(problem));
     fex_spec_add(spec, "WARPS", shape.warps);
-    fex_spec_add(spec, "STAGED", shape.staged);
     fex_spec_add_shared(spec, shape.shared_bytes);
 }
 

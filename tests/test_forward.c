@@ -57,7 +57,7 @@ static const case_spec cases[] = {
     {F16, SIZES(136, 40, 150, 130), .distribution = TEST_ZIPF},
     {BF16, SIZES(8, 1, 63, 65)},
     /* more blocks of experts than a warp counts at one time */
-    {BF16, SIZES(8, 300, 17000, 3)},
+    {BF16, SIZES(8, 300, 40000, 3)},
 };
 
 /* Full tier: what it takes on a GPU for slabs and chunks of a table, and for

@@ -6,7 +6,8 @@
 #include "element.cuh"
 
 // ---- Copies: done when their group is waited for, by the thread that asked;
-// until then what they replace is poison.
+// until then what they replace is wrong, but no NaN: sums of products that are
+// not finite may be computed anew some other way.
 
 struct SimtCopy {
     void *to;
@@ -39,7 +40,7 @@ __device__ __forceinline__ void copy_16(void *to, const void *from, bool inside)
         place,
         inside ? *static_cast<const uint4 *>(from) : make_uint4(0, 0, 0, 0),
         own.group};
-    *place = make_uint4(~0u, ~0u, ~0u, ~0u);
+    *place = make_uint4(0x44444444, 0x44444444, 0x44444444, 0x44444444);
 }
 
 __device__ __forceinline__ void copies_commit() { ++simt_copies().group; }

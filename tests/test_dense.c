@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_dense.c - the dense family without a device: where it is chosen, what
+ * its engines ask for, its workspace, and tensor maps. */
+#include "config.h"
+
+#include <string.h>
+
+#include "dense.h"
+#include "suite.h"
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static fex_problem problem_of(fex_dtype dtype, int64_t hidden_size,
+                              int64_t top_k, int64_t num_experts)
+{
+    fex_problem problem;
+    const fex_op_desc desc = {.size = sizeof desc,
+                              .dtype = dtype,
+                              .hidden_size = hidden_size,
+                              .top_k = top_k,
+                              .num_experts = num_experts};
+    test_ok(fex_problem_init(&problem, &desc));
+    return problem;
+}
+
+/* ---- Choosing ------------------------------------------------------------ */
+
+#define BF16 FEX_DTYPE_BF16
+#define F32 FEX_DTYPE_F32
+
+static const struct {
+    const char *architecture;
+    fex_dtype dtype;
+    int64_t hidden_size, top_k, num_experts, num_tokens;
+    const char *family, *chosen;
+} choices[] = {
+    /* dense choices, from 64 tokens on */
+    {"sm_80", BF16, 1024, 512, 32768, 64, NULL, "dense"},
+    {"sm_89", FEX_DTYPE_F16, 1024, 512, 32768, 64, NULL, "dense"},
+    {"sm_80", BF16, 1024, 512, 32768, 63, NULL, "gather"},
+    {"sm_80", BF16, 1024, 511, 32768, 64, NULL, "gather"},
+    {"sm_90a", BF16, 1024, 512, 32768, 1000, NULL, "dense"},
+    /* fewer or less dense ones where asked for */
+    {"sm_80", BF16, 1024, 1, 32768, 1, "dense", "dense"},
+    {"sm_80", BF16, 1024, 512, 32768, 64, "gather", "gather"},
+    /* what tensor cores or the sort cannot do */
+    {"sm_75", BF16, 1024, 512, 32768, 64, "dense", "gather"},
+    {"sm_80", F32, 1024, 512, 32768, 64, "dense", "gather"},
+    {"sm_80", BF16, 1028, 512, 32768, 64, "dense", "gather"},
+    {"sm_80", BF16, 8, 1, 1572800, 64, "dense", "dense"},
+    {"sm_80", BF16, 8, 1, 1572801, 64, "dense", "gather"},
+};
+
+START_TEST(chosen_where_choices_are_dense)
+{
+    const fex_problem problem =
+        problem_of(choices[_i].dtype, choices[_i].hidden_size,
+                   choices[_i].top_k, choices[_i].num_experts);
+    const fex_variant *const chosen = fex_variant_choose(
+        &problem, fex_architecture_by_name(choices[_i].architecture),
+        FEX_PASS_FORWARD, choices[_i].num_tokens, choices[_i].family);
+    ck_assert_str_eq(chosen->name, choices[_i].chosen);
+}
+END_TEST
+
+START_TEST(all_numbers_of_tokens_have_their_family)
+{
+    const fex_problem problem = problem_of(BF16, 1024, 512, 32768);
+    const fex_variant *all[FEX_FAMILIES_MAX];
+    const fex_architecture *const ampere = fex_architecture_by_name("sm_80");
+    ck_assert_uint_eq(fex_variant_choose_all(&problem, ampere,
+                                             FEX_PASS_FORWARD, 63, NULL, all),
+                      1);
+    ck_assert_ptr_eq(all[0], &fex_gather_forward);
+    ck_assert_uint_eq(fex_variant_choose_all(&problem, ampere,
+                                             FEX_PASS_FORWARD, 64, NULL, all),
+                      2);
+    ck_assert_ptr_eq(all[1], &fex_dense_forward);
+    ck_assert_ptr_eq(fex_variant_last(FEX_PASS_FORWARD), &fex_gather_forward);
+    ck_assert_ptr_eq(fex_variant_last(FEX_PASS_BACKWARD),
+                     &fex_gather_backward);
+}
+END_TEST
+
+/* ---- Engines ------------------------------------------------------------- */
+
+/* What a block can have: 99 KB on the smallest, 227 KB on data centres' from
+ * Hopper on. */
+static int shared_max(const fex_architecture *architecture)
+{
+    return (architecture->major == 9 || architecture->major == 10 ? 227 : 99) *
+           1024;
+}
+
+START_TEST(kernels_fit_every_architecture)
+{
+    size_t count;
+    const fex_architecture *const table = fex_architecture_table(&count);
+    const int64_t top_ks[] = {1, 512, 4096, 8192};
+    const int64_t tables[] = {1, 102400, 1572800};
+    for (size_t a = 0; a < count; a++) {
+        ck_assert_int_eq(fex_dense_engine_for(&table[a]) != NULL,
+                         table[a].major >= 8);
+        for (size_t i = 0; i < COUNT(top_ks) * COUNT(tables); i++) {
+            fex_kernel_spec specs[FEX_KERNELS_MAX];
+            const fex_problem problem =
+                problem_of(i % 2 ? BF16 : FEX_DTYPE_F16, 1024,
+                           top_ks[i % COUNT(top_ks)],
+                           tables[i / COUNT(top_ks)]);
+            if (!fex_dense_forward.applies(&problem, &table[a]))
+                continue;
+            const size_t kernels = fex_dense_forward.describe(
+                &problem, &table[a], fex_geometry_for(&problem, 16), specs);
+            for (size_t k = 0; k < kernels; k++)
+                ck_assert_int_le(specs[k].shared_bytes, shared_max(&table[a]));
+        }
+    }
+}
+END_TEST
+
+START_TEST(workspace_is_bounded)
+{
+    const int64_t top_ks[] = {1, 512, 4096, 8192};
+    for (size_t i = 0; i < COUNT(top_ks); i++) {
+        const fex_problem problem = problem_of(BF16, 1024, top_ks[i], 102400);
+        ck_assert_uint_le(fex_dense_forward.workspace_size(&problem, 1 << 24),
+                          (size_t)300 << 20);
+    }
+}
+END_TEST
+
+/* ---- Tensor maps --------------------------------------------------------- */
+
+static struct {
+    CUtensorMapDataType type;
+    const void *address;
+    cuuint64_t sizes[2], stride;
+    cuuint32_t box[2];
+    CUtensorMapSwizzle swizzle;
+} asked;
+
+static CUresult keep_map(CUtensorMap *map, CUtensorMapDataType type,
+                         cuuint32_t rank, void *address,
+                         const cuuint64_t *sizes, const cuuint64_t *strides,
+                         const cuuint32_t *box, const cuuint32_t *steps,
+                         CUtensorMapInterleave interleave,
+                         CUtensorMapSwizzle swizzle,
+                         CUtensorMapL2promotion promotion,
+                         CUtensorMapFloatOOBfill fill)
+{
+    ck_assert_uint_eq(rank, 2);
+    ck_assert_uint_eq(steps[0], 1);
+    ck_assert_uint_eq(steps[1], 1);
+    ck_assert_int_eq(interleave, CU_TENSOR_MAP_INTERLEAVE_NONE);
+    ck_assert_int_eq(promotion, CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
+    ck_assert_int_eq(fill, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    asked.type = type;
+    asked.address = address;
+    memcpy(asked.sizes, sizes, sizeof asked.sizes);
+    asked.stride = strides[0];
+    memcpy(asked.box, box, sizeof asked.box);
+    asked.swizzle = swizzle;
+    memset(map, 0x5a, sizeof *map);
+    return CUDA_SUCCESS;
+}
+
+START_TEST(rows_are_mapped)
+{
+    const fex_problem problem = problem_of(BF16, 1000, 8, 5000);
+    const fex_driver driver = {.cuTensorMapEncodeTiled = keep_map};
+    const fex_launch launch = {.driver = &driver, .problem = &problem};
+    fex_tensor_map map;
+    static char rows[16] __attribute__((aligned(16)));
+    test_ok(fex_dense_map_rows(&launch, &map, rows, 5000, 1008, 64));
+    ck_assert_int_eq(asked.type, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16);
+    ck_assert_ptr_eq(asked.address, rows);
+    ck_assert_uint_eq(asked.sizes[0], 1000);
+    ck_assert_uint_eq(asked.sizes[1], 5000);
+    ck_assert_uint_eq(asked.stride, 2016);
+    ck_assert_uint_eq(asked.box[0], 64);
+    ck_assert_uint_eq(asked.box[1], 64);
+    ck_assert_int_eq(asked.swizzle, CU_TENSOR_MAP_SWIZZLE_128B);
+    for (size_t i = 0; i < COUNT(map.words); i++)
+        ck_assert(map.words[i] == 0x5a5a5a5a5a5a5a5aULL);
+}
+END_TEST
+
+static void fill(TCase *tests)
+{
+    tcase_add_loop_test(tests, chosen_where_choices_are_dense, 0,
+                        (int)COUNT(choices));
+    tcase_add_test(tests, all_numbers_of_tokens_have_their_family);
+    tcase_add_test(tests, kernels_fit_every_architecture);
+    tcase_add_test(tests, workspace_is_bounded);
+    tcase_add_test(tests, rows_are_mapped);
+}
+
+int main(void)
+{
+    return test_suite_main("dense", fill);
+}
