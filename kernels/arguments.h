@@ -107,26 +107,29 @@ typedef struct fex_fused_args {
 FEX_ASSERT_OFFSET(fex_fused_args, scores, 64);
 FEX_STATIC_ASSERT(sizeof(fex_fused_args) == 128);
 
-/* The dense family multiplies blocks of this many experts, for slots that fit
- * half a word. */
-enum { FEX_ROUTE_BLOCK = 64, FEX_ROUTE_SLOT_BITS = 16 };
+/* The dense family multiplies blocks of this many experts, and lists the
+ * choices of groups of this many tokens. */
+enum { FEX_ROUTE_BLOCK = 128, FEX_ROUTE_GROUP = 16 };
 
-/* A token's choice, in the order of sort_routes.cu: by block of experts, those
- * of one block in the order of their slots k; empty slots are left out. */
+/* A choice of a token. Empty slots have none. Of a token's choices of one expert
+ * the first is `merged` of all, and the others, `repeats`, only have a score. */
 typedef struct fex_route {
-    unsigned place; /* low half of the expert << FEX_ROUTE_SLOT_BITS | k */
-    float weight;   /* g; after dense_scores g silu(s) */
+    unsigned place; /* token % FEX_ROUTE_GROUP << 28 | repeat << 27 |
+                     * merged << 26 | expert % FEX_ROUTE_BLOCK << 19 | slot k */
+    float weight;   /* g, or the sum of all that are merged; after dense_scores
+                     * times silu(s) */
 } fex_route;
 FEX_STATIC_ASSERT(sizeof(fex_route) == 8);
 
-/* sort_routes.cu: a warp sorts a token's choices. */
+/* sort_routes.cu: the choices of each group of tokens, sorted by block of
+ * experts, those of a block by token, expert and slot. */
 typedef struct fex_sort_routes_args {
     fex_choices choices;
     const void *routing_weights; /* (T, K) */
     fex_i64 routing_weights_stride;
-    fex_route *routes; /* [T][K] */
-    int *starts;       /* [blocks + 1][T]: where in the token's routes a block
-                        * begins; the last is their number */
+    fex_route *routes; /* [groups][FEX_ROUTE_GROUP * K] */
+    int *starts;       /* [groups][blocks + 1]: where in the group's routes a
+                        * block begins; the last is their number */
     unsigned *largest; /* [T]: set to 0 */
     float *scores;     /* (T, K) or NULL; empty slots get 0 */
     fex_i64 scores_stride;
@@ -148,10 +151,10 @@ typedef struct fex_dense_scores_args {
     const void *down_weights;  /* (E, H) */
     fex_i64 hidden_states_stride;
     fex_i64 down_weights_stride;
-    fex_route *routes;   /* weight becomes g silu(s) */
+    fex_route *routes;
     const int *starts;
-    unsigned *largest;   /* [T]: bits of the largest |g silu(s)| */
-    float *scores;       /* (T, K) or NULL */
+    unsigned *largest; /* [T]: bits of the largest |g silu(s)| */
+    float *scores;     /* (T, K) or NULL */
     fex_i64 scores_stride;
     int num_tokens;
     int num_experts;

@@ -6,8 +6,8 @@
 //
 // A block multiplies a tile of tokens by a tile of experts, of which only what
 // the routes name is kept. All threads copy slices of 32 columns into a ring of
-// stages and multiply; in the end a warp has 32 tokens by one block of experts,
-// puts its sums into shared memory, and picks the routes out.
+// stages and multiply; in the end a warp has 32 tokens by half a block of
+// experts, puts its sums into shared memory, and picks the routes out.
 #include "arguments.h"
 #include "choices.cuh"
 #include "element.cuh"
@@ -24,14 +24,15 @@ constexpr int VECTOR = 8;  // columns of 16 bytes
 constexpr int ROW = DEPTH / VECTOR;
 constexpr int STEPS = ceil_div(HIDDEN_SIZE, DEPTH);
 constexpr int WARP_TOKENS = 32;
+constexpr int WARP_EXPERTS = FEX_ROUTE_BLOCK / 2;
 constexpr int TOKEN_WARPS = TILE_TOKENS / WARP_TOKENS;
-constexpr int EXPERT_WARPS = TILE_EXPERTS / FEX_ROUTE_BLOCK;
+constexpr int EXPERT_WARPS = TILE_EXPERTS / WARP_EXPERTS;
 constexpr int WARPS = THREADS / 32;
 constexpr int PRODUCT_ROWS = 16;    // of one product: tokens,
 constexpr int PRODUCT_COLUMNS = 8;  // experts,
 constexpr int PRODUCT_DEPTH = 16;   // columns of H
 constexpr int TOKEN_PRODUCTS = WARP_TOKENS / PRODUCT_ROWS;
-constexpr int EXPERT_PRODUCTS = FEX_ROUTE_BLOCK / PRODUCT_COLUMNS;
+constexpr int EXPERT_PRODUCTS = WARP_EXPERTS / PRODUCT_COLUMNS;
 
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
 static_assert(HIDDEN_SIZE % VECTOR == 0, "a vector must not straddle a row's end");
@@ -48,7 +49,7 @@ struct Stage {
     uint4 down[TILE_EXPERTS * ROW];
 };
 
-using Piece = float[WARP_TOKENS][FEX_ROUTE_BLOCK];
+using Piece = float[WARP_TOKENS][WARP_EXPERTS];
 
 struct Shared {
     union {
@@ -120,7 +121,7 @@ __device__ __forceinline__ void multiply_stage(const Stage &stage, Sums &sums)
     const int lane = threadIdx.x % 32;
     const int warp = threadIdx.x / 32;
     const int token = warp % TOKEN_WARPS * WARP_TOKENS;
-    const int expert = warp / TOKEN_WARPS * FEX_ROUTE_BLOCK;
+    const int expert = warp / TOKEN_WARPS * WARP_EXPERTS;
 #pragma unroll
     for (int k = 0; k < ROW; k += PRODUCT_DEPTH / VECTOR) {
         unsigned hidden[TOKEN_PRODUCTS][4];
@@ -191,27 +192,42 @@ __device__ __forceinline__ void stage_sums(Piece &piece, const Sums &sums)
             }
 }
 
-__device__ __forceinline__ void store_route(const fex_dense_scores_args &args,
-                                            const Piece &piece,
-                                            unsigned (&largest)[WARP_TOKENS],
-                                            int token, int position)
+// The routes of a warp's tokens, of which row_of counts from `first_row`, to its
+// experts.
+__device__ __forceinline__ void store_routes(const fex_dense_scores_args &args,
+                                             const Piece &piece,
+                                             unsigned (&largest)[WARP_TOKENS],
+                                             int token, int expert,
+                                             int first_row)
 {
-    const int row = position / TOP_K;
-    fex_route *const at =
-        args.routes + static_cast<fex_i64>(token) * TOP_K + position;
-    const fex_route route = load_route(at);
-    const float score =
-        piece[row][shifted(row, expert_of(route) % FEX_ROUTE_BLOCK)];
-    const float weight = route.weight * silu(score);
-    at->weight = weight;
-    if (args.scores != nullptr)
-        args.scores[(token + row) * args.scores_stride + slot_of(route)] = score;
-    atomicMax(&largest[row], __float_as_uint(weight) & 0x7fffffffu);
+    const fex_i64 group = (token + first_row) / FEX_ROUTE_GROUP;
+    const int blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
+    const int *const start =
+        args.starts + group * (blocks + 1) + expert / FEX_ROUTE_BLOCK;
+    fex_route *const routes = args.routes + group * (FEX_ROUTE_GROUP * TOP_K);
+    const int end = start[1];
+    for (int i = start[0] + static_cast<int>(threadIdx.x % 32); i < end;
+         i += 32) {
+        const fex_route route = load_route(routes + i);
+        const int row = first_row + row_of(route);
+        const int column = expert_of(route) - expert % FEX_ROUTE_BLOCK;
+        if (column < 0 || column >= WARP_EXPERTS)
+            continue;
+        const float score = piece[row][shifted(row, column)];
+        if (args.scores != nullptr)
+            args.scores[(token + row) * args.scores_stride + slot_of(route)] =
+                score;
+        if (is_repeat(route))
+            continue;
+        const float weight = route.weight * silu(score);
+        routes[i].weight = weight;
+        atomicMax(&largest[row], __float_as_uint(weight) & 0x7fffffffu);
+    }
 }
 
-__device__ __forceinline__ void store_routes(const fex_dense_scores_args &args,
-                                             Shared &shared, Sums &sums,
-                                             Segments &segments, int token)
+__device__ __forceinline__ void store_tile(const fex_dense_scores_args &args,
+                                           Shared &shared, const Sums &sums,
+                                           int token, int expert)
 {
     const int lane = threadIdx.x % 32;
     const int warp = threadIdx.x / 32;
@@ -219,13 +235,10 @@ __device__ __forceinline__ void store_routes(const fex_dense_scores_args &args,
     unsigned(&largest)[WARP_TOKENS] = shared.largest[warp];
     stage_sums(piece, sums);
     largest[lane] = 0;
-    segments.number<TOP_K>();
     __syncwarp();
-    for (int i = lane; i - lane < segments.total; i += 32) {
-        const int position = segments.locate(i);
-        if (position >= 0)
-            store_route(args, piece, largest, token, position);
-    }
+    for (int row = 0; row < WARP_TOKENS; row += FEX_ROUTE_GROUP)
+        if (token + row < args.num_tokens && expert < args.num_experts)
+            store_routes(args, piece, largest, token, expert, row);
     __syncwarp();
     if (largest[lane] != 0)
         atomicMax(&args.largest[token + lane], largest[lane]);
@@ -239,15 +252,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     const Tile tile(args);
     const int warp = threadIdx.x / 32;
     const int token = tile.token + warp % TOKEN_WARPS * WARP_TOKENS;
-    const int block = tile.expert / FEX_ROUTE_BLOCK + warp / TOKEN_WARPS;
-    const bool busy =
-        token < args.num_tokens && block * FEX_ROUTE_BLOCK < args.num_experts;
+    const int expert = tile.expert + warp / TOKEN_WARPS * WARP_EXPERTS;
+    const bool busy = token < args.num_tokens && expert < args.num_experts;
 
     Sums sums = {};
     launch_dependents();
-    wait_for_primary();
-    Segments segments(args.starts, args.num_tokens, token,
-                      busy ? WARP_TOKENS : 0, block, block + 1);
     multiply(args, shared, tile, sums, busy);
-    store_routes(args, shared, sums, segments, token);
+    wait_for_primary();
+    store_tile(args, shared, sums, token, expert);
 }

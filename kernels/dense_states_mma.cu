@@ -20,17 +20,16 @@
 #include "warp.cuh"
 
 // ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_COLUMNS,
-// THREADS, STAGES, SHARED_BYTES
+// THREADS, STAGES, SHARED_BYTES, ROUNDS: times 32 routes that a warp reads ahead
 
 constexpr int TILE_TOKENS = 128;
-constexpr int DEPTH = FEX_ROUTE_BLOCK; // experts of a stage
+constexpr int DEPTH = FEX_ROUTE_BLOCK / 2; // experts of a stage
 constexpr int VECTOR = 8;              // elements of 16 bytes
 constexpr int UP_ROW = TILE_COLUMNS / VECTOR;
 constexpr int WEIGHT_ROW = DEPTH / VECTOR;
 constexpr int PARTS = DTYPE == FEX_KERNEL_BF16 ? 1 : 2; // P is the sum of
 constexpr int WARPS = THREADS / 32;
 constexpr int PLACE_TOKENS = TILE_TOKENS / WARPS; // of a warp, to put routes
-constexpr int PICKS = 2;                          // routes a lane has ahead
 constexpr int WARP_TOKENS = 64;                   // of a warp, to multiply
 constexpr int WARP_COLUMNS = 32;
 constexpr int TOKEN_WARPS = TILE_TOKENS / WARP_TOKENS;
@@ -43,6 +42,7 @@ constexpr int COLUMN_PRODUCTS = WARP_COLUMNS / PRODUCT_COLUMNS;
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
 static_assert(HIDDEN_SIZE % VECTOR == 0, "a vector must not straddle a row's end");
 static_assert(WARPS == TOKEN_WARPS * (TILE_COLUMNS / WARP_COLUMNS));
+static_assert(PLACE_TOKENS == FEX_ROUTE_GROUP);
 constexpr int BLOCKS = 3 - PARTS; // of a multiprocessor
 
 static_assert(STAGES == 2, "one that is read, one that is filled");
@@ -73,7 +73,7 @@ __device__ __forceinline__ int place_of(int row, int vector)
 // experts' rows.
 struct Tile {
     int token, column, split;
-    int block, end_block; // of experts
+    int step, end_step; // of experts, DEPTH each
 
     __device__ __forceinline__ explicit Tile(const fex_dense_states_args &args)
     {
@@ -83,9 +83,9 @@ struct Tile {
         column = tile % COLUMN_TILES * TILE_COLUMNS;
         token = tile / COLUMN_TILES % token_tiles * TILE_TOKENS;
         split = tile / COLUMN_TILES / token_tiles;
-        const fex_i64 blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
-        block = static_cast<int>(blocks * split / args.splits);
-        end_block = static_cast<int>(blocks * (split + 1) / args.splits);
+        const fex_i64 steps = ceil_div(args.num_experts, DEPTH);
+        step = static_cast<int>(steps * split / args.splits);
+        end_step = static_cast<int>(steps * (split + 1) / args.splits);
     }
 };
 
@@ -94,13 +94,13 @@ __device__ __forceinline__ bool is_finite(float value)
     return (__float_as_uint(value) & 0x7f800000u) != 0x7f800000u;
 }
 
-// ---- Load: the rows of a block of experts
+// ---- Load: the rows of a step's experts
 
 __device__ __forceinline__ void copy_up(const fex_dense_states_args &args,
                                         Stage &stage, const Tile &tile,
-                                        int block)
+                                        int step)
 {
-    const int first = block * FEX_ROUTE_BLOCK;
+    const int first = step * DEPTH;
 #pragma unroll
     for (int i = threadIdx.x; i < DEPTH * UP_ROW; i += THREADS) {
         const int row = i / UP_ROW;
@@ -116,47 +116,50 @@ __device__ __forceinline__ void copy_up(const fex_dense_states_args &args,
     }
 }
 
-// ---- Load: the routes of a warp's tokens to a block of experts
-
-struct Routes {
-    Segments segments;
-    fex_route routes[PICKS];
-    int positions[PICKS];
-};
+// ---- Load: the routes of a warp's tokens to the block of a step's experts
 
 __device__ __forceinline__ int first_token(const Tile &tile)
 {
     return tile.token + static_cast<int>(threadIdx.x) / 32 * PLACE_TOKENS;
 }
 
-__device__ __forceinline__ Segments find_segments(
-    const fex_dense_states_args &args, const Tile &tile, int block)
+// Where they begin and end, read before they are needed.
+struct Range {
+    int begin, end;
+};
+
+__device__ __forceinline__ Range find_range(const fex_dense_states_args &args,
+                                            const Tile &tile, int step)
 {
-    return Segments(args.starts, args.num_tokens, first_token(tile),
-                    block < tile.end_block ? PLACE_TOKENS : 0, block, block + 1);
+    if (step >= tile.end_step || first_token(tile) >= args.num_tokens)
+        return {0, 0};
+    const fex_i64 group = first_token(tile) / FEX_ROUTE_GROUP;
+    const int blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
+    const int *const start =
+        args.starts + group * (blocks + 1) + step * DEPTH / FEX_ROUTE_BLOCK;
+    return {start[0], start[1]};
 }
 
-__device__ __forceinline__ fex_route pick(const fex_dense_states_args &args,
-                                          const Tile &tile, int position)
-{
-    if (position < 0)
-        return {0, 0.0f};
-    return load_route(args.routes +
-                      static_cast<fex_i64>(first_token(tile)) * TOP_K +
-                      position);
-}
+struct Routes {
+    const fex_route *first;
+    int count;
+    fex_route ahead[ROUNDS]; // a lane's of the first
+};
 
 __device__ __forceinline__ Routes load_routes(const fex_dense_states_args &args,
                                               const Tile &tile,
-                                              Segments segments)
+                                              const Range &range)
 {
-    segments.number<TOP_K>();
-    Routes routes = {segments, {}, {}};
+    const fex_i64 group = first_token(tile) / FEX_ROUTE_GROUP;
+    Routes routes = {args.routes + group * (FEX_ROUTE_GROUP * TOP_K) +
+                         range.begin,
+                     range.end - range.begin,
+                     {}};
 #pragma unroll
-    for (int i = 0; i < PICKS; ++i) {
-        routes.positions[i] =
-            segments.locate(i * 32 + static_cast<int>(threadIdx.x) % 32);
-        routes.routes[i] = pick(args, tile, routes.positions[i]);
+    for (int i = 0; i < ROUNDS; ++i) {
+        const int own = i * 32 + static_cast<int>(threadIdx.x) % 32;
+        if (own < routes.count)
+            routes.ahead[i] = load_route(routes.first + own);
     }
     return routes;
 }
@@ -172,55 +175,29 @@ __device__ __forceinline__ Element *cell_of(Stage &stage, int part, int row,
            column % VECTOR;
 }
 
-// The sum over the lanes of a set, in their order; every lane has its set.
-__device__ __forceinline__ float add_lanes(float value, unsigned lanes)
+// Puts a route of each lane that has one, if it is of the step's experts. scale:
+// of the warp's tokens, in its lanes.
+__device__ __forceinline__ void put_route(Stage &stage, const fex_route &route,
+                                          bool valid, int step, float scale)
 {
-    float sum = 0.0f;
-    while (__any_sync(FULL_WARP, lanes != 0)) {
-        const int lane = lanes != 0 ? __ffs(static_cast<int>(lanes)) - 1 : 0;
-        const float other = __shfl_sync(FULL_WARP, value, lane);
-        if (lanes != 0)
-            sum += other;
-        lanes &= lanes - 1;
-    }
-    return sum;
+    const float weight =
+        route.weight * __shfl_sync(FULL_WARP, scale, row_of(route));
+    const int row = static_cast<int>(threadIdx.x) / 32 * PLACE_TOKENS +
+                    row_of(route);
+    const int column = expert_of(route) - step * DEPTH % FEX_ROUTE_BLOCK;
+    if (!valid || is_repeat(route) || column < 0 || column >= DEPTH)
+        return;
+    const Element high = Half::round(weight);
+    *cell_of(stage, 0, row, column) = high;
+    // What is not finite has no rest.
+    const float rest = weight - Half::widen(high);
+    if (PARTS == 2)
+        *cell_of(stage, PARTS - 1, row, column) =
+            fabsf(rest) < fabsf(weight) ? Half::round(rest) : 0;
 }
 
-// Puts a route of each lane; `again`: after others. A token may have chosen an
-// expert more than once.
-__device__ __forceinline__ void put_routes(Stage &stage, const fex_route &route,
-                                           int position, float scale,
-                                           bool again)
-{
-    const int lane = threadIdx.x % 32;
-    const bool valid = position >= 0;
-    const int owner = valid ? position / TOP_K : 0;
-    const int row =
-        static_cast<int>(threadIdx.x) / 32 * PLACE_TOKENS + owner;
-    const int column = expert_of(route) % FEX_ROUTE_BLOCK;
-    const unsigned equal = __match_any_sync(
-        FULL_WARP, valid ? row * FEX_ROUTE_BLOCK + column : -1 - lane);
-    float weight =
-        route.weight * __shfl_sync(FULL_WARP, scale, owner);
-    if (__any_sync(FULL_WARP, equal != 1u << lane))
-        weight = add_lanes(weight, equal);
-    if (valid && (equal & lanes_below(lane)) == 0) {
-        Element *const high = cell_of(stage, 0, row, column);
-        Element *const low = cell_of(stage, PARTS - 1, row, column);
-        if (again)
-            weight += Half::widen(*high) + (PARTS == 2 ? Half::widen(*low) : 0.0f);
-        *high = Half::round(weight);
-        // What is not finite has no rest.
-        const float rest = weight - Half::widen(*high);
-        if (PARTS == 2)
-            *low = fabsf(rest) < fabsf(weight) ? Half::round(rest) : 0;
-    }
-    __syncwarp();
-}
-
-__device__ __forceinline__ void put_tile(const fex_dense_states_args &args,
-                                         Stage &stage, const Tile &tile,
-                                         const Routes &routes, float scale)
+__device__ __forceinline__ void put_tile(Stage &stage, const Routes &routes,
+                                         int step, float scale)
 {
     const int lane = threadIdx.x % 32;
     const int first = static_cast<int>(threadIdx.x) / 32 * PLACE_TOKENS;
@@ -231,13 +208,16 @@ __device__ __forceinline__ void put_tile(const fex_dense_states_args &args,
                 make_uint4(0, 0, 0, 0);
     __syncwarp();
 #pragma unroll
-    for (int i = 0; i < PICKS; ++i)
-        if (i * 32 < routes.segments.total)
-            put_routes(stage, routes.routes[i], routes.positions[i], scale,
-                       i > 0);
-    for (int i = PICKS * 32; i < routes.segments.total; i += 32) {
-        const int position = routes.segments.locate(i + lane);
-        put_routes(stage, pick(args, tile, position), position, scale, true);
+    for (int i = 0; i < ROUNDS; ++i)
+        if (i * 32 < routes.count)
+            put_route(stage, routes.ahead[i], i * 32 + lane < routes.count, step,
+                      scale);
+#pragma unroll 4
+    for (int i = ROUNDS * 32; i < routes.count; i += 32) {
+        fex_route route = {0, 0.0f};
+        if (i + lane < routes.count)
+            route = load_route(routes.first + i + lane);
+        put_route(stage, route, i + lane < routes.count, step, scale);
     }
 }
 
@@ -308,28 +288,28 @@ __device__ __forceinline__ void multiply(const fex_dense_states_args &args,
                                          float scale, Sums &sums,
                                          float &largest)
 {
-    const int first = tile.block;
+    const int first = tile.step;
     const bool busy = tile.token + warp_token() < args.num_tokens &&
                       tile.column + warp_column() < HIDDEN_SIZE;
     copy_up(args, shared.stages[0], tile, first);
     copies_commit();
-    Routes routes = load_routes(args, tile, find_segments(args, tile, first));
-    Segments segments = find_segments(args, tile, first + 1);
-    put_tile(args, shared.stages[0], tile, routes, scale);
-    routes = load_routes(args, tile, segments);
-    segments = find_segments(args, tile, first + 2);
+    Routes routes = load_routes(args, tile, find_range(args, tile, first));
+    Range range = find_range(args, tile, first + 1);
+    put_tile(shared.stages[0], routes, first, scale);
+    routes = load_routes(args, tile, range);
+    range = find_range(args, tile, first + 2);
 #pragma unroll 1
-    for (int block = first; block < tile.end_block; ++block) {
-        Stage &own = shared.stages[(block - first) % STAGES];
-        Stage &next = shared.stages[(block - first + 1) % STAGES];
+    for (int step = first; step < tile.end_step; ++step) {
+        Stage &own = shared.stages[(step - first) % STAGES];
+        Stage &next = shared.stages[(step - first + 1) % STAGES];
         copies_wait<0>();
         __syncthreads(); // this stage is there, and nobody reads the next
-        if (block + 1 < tile.end_block) {
-            copy_up(args, next, tile, block + 1);
+        if (step + 1 < tile.end_step) {
+            copy_up(args, next, tile, step + 1);
             copies_commit();
-            put_tile(args, next, tile, routes, scale);
-            routes = load_routes(args, tile, segments);
-            segments = find_segments(args, tile, block + 3);
+            put_tile(next, routes, step + 1, scale);
+            routes = load_routes(args, tile, range);
+            range = find_range(args, tile, step + 3);
         }
         if (busy)
             multiply_stage(own, sums, largest);

@@ -4,7 +4,7 @@
 //     out[t] = sum over e of P[t,e] U[e],  P zero but for the routes' weights
 //
 // A block takes 128 columns of a tile of tokens and a range of the experts;
-// dense_sum.cu adds the ranges up. Eight warps put the routes of 64 experts at a
+// dense_sum.cu adds the ranges up. Eight warps put the routes of 128 experts at a
 // time into a tile of zeros, a copy engine brings the experts' rows, two
 // warpgroups multiply: columns by experts from registers, experts by tokens from
 // the tile.
@@ -17,26 +17,28 @@
 #include "element.cuh"
 #include "hopper.cuh"
 #include "routes.cuh"
+#include "tensor.cuh"
 #include "warp.cuh"
 
-// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, STAGES
+// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K,
+// TILE_COLUMNS, THREADS, STAGES, SHARED_BYTES, ROUNDS: times 32 routes that a warp reads ahead
 
 constexpr int PARTS = DTYPE == FEX_KERNEL_BF16 ? 1 : 2; // P is the sum of
 constexpr int HALF_TOKENS = 128; // of one product
 constexpr int TILE_TOKENS = 2 * HALF_TOKENS / PARTS;
-constexpr int TILE_COLUMNS = 128;
 constexpr int GROUP_COLUMNS = 64; // of a warpgroup
 constexpr int GROUPS = TILE_COLUMNS / GROUP_COLUMNS;
 constexpr int DEPTH = FEX_ROUTE_BLOCK; // experts of a stage
+constexpr int SWIZZLE = 64;            // of a row of a tile, 128 bytes
 constexpr int COMPUTE_THREADS = GROUPS * 128;
 constexpr int PLACE_WARPS = 8;
 constexpr int WARP_TOKENS = TILE_TOKENS / PLACE_WARPS;
-constexpr int THREADS = COMPUTE_THREADS + PLACE_WARPS * 32;
-constexpr int ROUNDS = 4; // of 32 routes that a warp reads ahead
-constexpr int TRAIL = 128; // places it remembers to clear
+constexpr int WARP_GROUPS = WARP_TOKENS / FEX_ROUTE_GROUP; // of tokens
+constexpr int TRAIL = ROUNDS * 32 + 32; // places a warp remembers to clear
 
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
-static_assert(DEPTH == 64, "a row of P in a stage is one swizzle of 128 bytes");
+static_assert(TILE_COLUMNS == 128);
+static_assert(DEPTH == 2 * SWIZZLE, "a stage has two tiles of P");
 static_assert(HIDDEN_SIZE % 8 == 0, "the copy engine takes rows of 16 bytes");
 
 using Element = unsigned short;
@@ -45,7 +47,7 @@ using Element = unsigned short;
 
 struct Stage {
     Element up[GROUPS][DEPTH][GROUP_COLUMNS];
-    Element weights[2][HALF_TOKENS][DEPTH]; // tokens, or parts
+    Element weights[2][2][HALF_TOKENS][SWIZZLE]; // experts; tokens, or parts
 };
 
 struct Trail {
@@ -61,7 +63,8 @@ struct Shared {
     int unfit; // rows of U were no good in f16
 };
 static_assert(sizeof(Stage) % TILE_ALIGNMENT == 0);
-static_assert(sizeof(Shared) + TILE_ALIGNMENT <= 227 * 1024);
+static_assert(sizeof(Shared) + TILE_ALIGNMENT <= SHARED_BYTES);
+static_assert(THREADS == COMPUTE_THREADS + PLACE_WARPS * 32);
 
 // What this block has to do. Blocks at one time share tokens' routes and the
 // experts' rows.
@@ -83,158 +86,182 @@ struct Task {
     }
 };
 
-// The stage a warp is at, and which time round.
-struct Ring {
-    int stage = 0;
-    unsigned parity = 0;
-    __device__ __forceinline__ void next()
-    {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
-
 // ---- Load: the weights
 
 // Where a stage has the weight of a token and an expert of the block, in
 // elements, as tile_descriptor wants it.
 __device__ __forceinline__ int place_of(int token, int expert)
 {
-    return token * DEPTH + (expert ^ token % 8 * 8);
-}
-
-__device__ __forceinline__ float weight_at(const Stage &stage, int place)
-{
-    const Element *const weights = stage.weights[0][0];
-    float weight = half_to_float(weights[place]);
-    if (PARTS == 2)
-        weight += half_to_float(weights[place + HALF_TOKENS * DEPTH]);
-    return weight;
+    constexpr int TILE = 2 * HALF_TOKENS * SWIZZLE;
+    return expert / SWIZZLE * TILE + token * SWIZZLE +
+           (expert % SWIZZLE ^ token % 8 * 8);
 }
 
 __device__ __forceinline__ void set_weight(Stage &stage, int place, float weight)
 {
-    Element *const weights = stage.weights[0][0];
+    Element *const weights = stage.weights[0][0][0];
     const Element high = float_to_half(weight);
     weights[place] = high;
+    // What is not finite has no rest.
+    const float rest = weight - half_to_float(high);
     if (PARTS == 2)
-        weights[place + HALF_TOKENS * DEPTH] =
-            float_to_half(weight - half_to_float(high));
+        weights[place + HALF_TOKENS * SWIZZLE] =
+            fabsf(rest) < fabsf(weight) ? float_to_half(rest) : 0;
 }
 
-// Back to zeros, where the last block's weights were.
+// Back to zeros, where the last block's weights of this warp were.
 __device__ __forceinline__ void clear(Stage &stage, const Trail &trail)
 {
     const int lane = threadIdx.x % 32;
     const int warp = (threadIdx.x - COMPUTE_THREADS) / 32;
-    if (trail.count <= TRAIL) {
-        for (int i = lane; i < trail.count; i += 32) {
-            stage.weights[0][0][trail.places[i]] = 0;
-            if (PARTS == 2)
-                stage.weights[0][0][trail.places[i] + HALF_TOKENS * DEPTH] = 0;
-        }
-    } else {
-        uint4 *const rows = reinterpret_cast<uint4 *>(
-            stage.weights[0][0] + warp * WARP_TOKENS * DEPTH);
-        constexpr int VECTORS = WARP_TOKENS * DEPTH / 8;
+    Element *const weights = stage.weights[0][0][0];
+    const int count = trail.count;
+    if (count <= TRAIL) {
 #pragma unroll
-        for (int part = 0; part < PARTS; ++part)
+        for (int i = 0; i < TRAIL; i += 32)
+            if (i + lane < count)
+#pragma unroll
+                for (int part = 0; part < PARTS; ++part)
+                    weights[trail.places[i + lane] +
+                            part * HALF_TOKENS * SWIZZLE] = 0;
+    } else {
+        constexpr int VECTORS = WARP_TOKENS * SWIZZLE / 8;
+#pragma unroll
+        for (int tile = 0; tile < 2 * PARTS; ++tile)
             for (int i = lane; i < VECTORS; i += 32)
-                rows[part * HALF_TOKENS * DEPTH / 8 + i] =
-                    make_uint4(0, 0, 0, 0);
+                reinterpret_cast<uint4 *>(
+                    stage.weights[tile / PARTS][0][0] +
+                    (tile % PARTS * HALF_TOKENS + warp * WARP_TOKENS) *
+                        SWIZZLE)[i] = make_uint4(0, 0, 0, 0);
     }
     __syncwarp();
 }
 
-// The weights of a warp's tokens and a block of experts on their way to a stage.
-struct Batch {
-    Segments segments;
-    fex_route routes[ROUNDS];
-    int rows[ROUNDS]; // of the warp's tokens; -1: no route
+// The routes of a warp's tokens, a block of experts after the other: those of
+// one group, then those of the other.
+struct List {
+    const fex_route *routes;
+    const int *starts;
+    int window[WARP_GROUPS]; // in lane i: where the block i after `base` begins
+    int base, last;          // blocks; `last` is the end of the task's
+    int begin[WARP_GROUPS];  // of the block whose routes are in `ahead`
+    int first, count;        // of the first group, of all
+    fex_route ahead[ROUNDS];
+
+    __device__ __forceinline__ void open(const fex_dense_states_args &args,
+                                         const Task &task, int token)
+    {
+        const fex_i64 group = token / FEX_ROUTE_GROUP;
+        const int blocks = ceil_div(args.num_experts, DEPTH);
+        routes = args.routes + group * (FEX_ROUTE_GROUP * TOP_K);
+        starts = args.starts + group * (blocks + 1);
+        last = task.end_block;
+        base = task.block;
+        slide(args, token);
+    }
+    __device__ __forceinline__ void slide(const fex_dense_states_args &args,
+                                          int token)
+    {
+        const int blocks = ceil_div(args.num_experts, DEPTH);
+        const int own = min_of(base + static_cast<int>(threadIdx.x % 32), last);
+#pragma unroll
+        for (int j = 0; j < WARP_GROUPS; ++j) // none past the last token
+            window[j] = token + j * FEX_ROUTE_GROUP < args.num_tokens
+                            ? starts[j * (blocks + 1) + own]
+                            : 0;
+    }
+    // Route i of the block.
+    __device__ __forceinline__ const fex_route *at(int i) const
+    {
+        int position = begin[0] + i;
+        if (WARP_GROUPS == 2 && i >= first)
+            position = begin[1] + i - first + FEX_ROUTE_GROUP * TOP_K;
+        return routes + position;
+    }
+    __device__ __forceinline__ void load(const fex_dense_states_args &args,
+                                         int token, int block)
+    {
+        if (block + 1 - base >= 32) {
+            base = block;
+            slide(args, token);
+        }
+        count = 0;
+#pragma unroll
+        for (int j = 0; j < WARP_GROUPS; ++j) {
+            begin[j] = __shfl_sync(FULL_WARP, window[j], block - base);
+            count += __shfl_sync(FULL_WARP, window[j], block + 1 - base) -
+                     begin[j];
+            if (j == 0)
+                first = count;
+        }
+        read(0);
+    }
+    // Routes from number i on come to `ahead`.
+    __device__ __forceinline__ void read(int first_number)
+    {
+#pragma unroll
+        for (int i = 0; i < ROUNDS; ++i) {
+            const int own =
+                first_number + i * 32 + static_cast<int>(threadIdx.x % 32);
+            if (own < count)
+                ahead[i] = load_route(at(own));
+        }
+    }
 };
 
-__device__ __forceinline__ void load_round(Batch &batch, int slot,
-                                           const fex_route *routes, int i)
+// Route i of a block. scale: of the warp's tokens, in its lanes.
+__device__ __forceinline__ void set_route(Stage &stage, Trail &trail,
+                                          const List &list, int i,
+                                          const fex_route &route, float scale)
 {
-    const int position = batch.segments.locate(i + threadIdx.x % 32);
-    batch.rows[slot] = position >= 0 ? position / TOP_K : -1;
-    batch.routes[slot] = {0, 0.0f};
-    if (position >= 0)
-        batch.routes[slot] = load_route(routes + position);
+    const int warp = (threadIdx.x - COMPUTE_THREADS) / 32;
+    const int row = row_of(route) +
+                    (WARP_GROUPS == 2 && i >= list.first ? FEX_ROUTE_GROUP : 0);
+    const float weight =
+        route.weight * __shfl_sync(FULL_WARP, scale, row);
+    if (i >= list.count)
+        return;
+    const int place = place_of(warp * WARP_TOKENS + row, expert_of(route));
+    if (i < TRAIL)
+        trail.places[i] = static_cast<unsigned short>(place);
+    if (!is_repeat(route))
+        set_weight(stage, place, weight);
 }
 
-__device__ __forceinline__ void load_batch(Batch &batch, const fex_route *routes)
-{
-    batch.segments.number<TOP_K>();
-#pragma unroll
-    for (int i = 0; i < ROUNDS; ++i)
-        load_round(batch, i, routes, i * 32);
-}
-
-// Adds 32 routes, in their order where they are of the same place.
-__device__ __forceinline__ void add_round(Stage &stage, Trail &trail, int i,
-                                          fex_route route, int row, float scale)
+__device__ __forceinline__ void set_block(Stage &stage, Trail &trail, List &list,
+                                          float scale)
 {
     const int lane = threadIdx.x % 32;
-    const int warp = (threadIdx.x - COMPUTE_THREADS) / 32;
-    const float weight =
-        route.weight * __shfl_sync(FULL_WARP, scale, row < 0 ? 0 : row);
-    const int place =
-        row < 0 ? -1 - lane
-                : place_of(warp * WARP_TOKENS + row, expert_of(route) % DEPTH);
-    const unsigned same = __match_any_sync(FULL_WARP, place);
-    const int turn = __popc(static_cast<int>(same & lanes_below(lane)));
-    if (row >= 0 && i + lane < TRAIL)
-        trail.places[i + lane] = static_cast<unsigned short>(place);
-    for (int now = 0; __any_sync(FULL_WARP, turn >= now); ++now) {
-        if (row >= 0 && turn == now)
-            set_weight(stage, place, weight_at(stage, place) + weight);
-        __syncwarp();
-    }
-}
-
-__device__ __forceinline__ void place_batch(Stage &stage, Trail &trail,
-                                            Batch &batch,
-                                            const fex_route *routes, float scale)
-{
-    const int total = batch.segments.total;
 #pragma unroll
     for (int i = 0; i < ROUNDS; ++i)
-        if (i * 32 < total)
-            add_round(stage, trail, i * 32, batch.routes[i], batch.rows[i],
+        set_route(stage, trail, list, i * 32 + lane, list.ahead[i], scale);
+#pragma unroll 1
+    for (int first = ROUNDS * 32; first < list.count; first += ROUNDS * 32) {
+        list.read(first);
+#pragma unroll
+        for (int i = 0; i < ROUNDS; ++i)
+            set_route(stage, trail, list, first + i * 32 + lane, list.ahead[i],
                       scale);
-    for (int i = ROUNDS * 32; i < total; i += 32) {
-        load_round(batch, 0, routes, i);
-        add_round(stage, trail, i, batch.routes[0], batch.rows[0], scale);
     }
-    if (threadIdx.x % 32 == 0)
-        trail.count = total;
+    if (lane == 0)
+        trail.count = list.count;
 }
 
 // A warp's rows of the weights, and the first warp's copies of U, for all stages
-// in turn. Routes are read a block ahead, and where they begin two.
+// in turn. Routes are read a block ahead.
 __device__ __forceinline__ void fill_stages(const fex_dense_states_args &args,
                                             Shared &shared, const Task &task)
 {
     const int lane = threadIdx.x % 32;
     const int warp = (threadIdx.x - COMPUTE_THREADS) / 32;
     const int token = task.token + warp * WARP_TOKENS;
-    const fex_route *const routes =
-        args.routes + static_cast<fex_i64>(token) * TOP_K;
     const float scale = lane < WARP_TOKENS && token + lane < args.num_tokens
                             ? scale_of(args.largest[token + lane])
                             : 0.0f;
-    const auto segments_of = [&](int block) {
-        return Segments(args.starts, args.num_tokens, token, WARP_TOKENS,
-                        min_of(block, task.end_block),
-                        min_of(block + 1, task.end_block));
-    };
-    Batch batch = {segments_of(task.block)};
-    Segments next = segments_of(task.block + 1);
-    load_batch(batch, routes);
-    Ring ring;
+    List list;
+    list.open(args, task, token);
+    list.load(args, token, task.block);
+    Ring<STAGES> ring;
     for (int block = task.block; block < task.end_block; ++block, ring.next()) {
         Stage &stage = shared.stages[ring.stage];
         Barrier *const full = &shared.full[ring.stage];
@@ -248,14 +275,12 @@ __device__ __forceinline__ void fill_stages(const fex_dense_states_args &args,
         }
         __syncwarp();
         clear(stage, trail);
-        place_batch(stage, trail, batch, routes, scale);
+        set_block(stage, trail, list, scale);
         publish_shared();
         __syncwarp();
         if (lane == 0)
             barrier_arrive(full);
-        batch.segments = next;
-        next = segments_of(block + 2);
-        load_batch(batch, routes);
+        list.load(args, token, block + 1);
     }
 }
 
@@ -263,25 +288,26 @@ __device__ __forceinline__ void fill_stages(const fex_dense_states_args &args,
 
 // The columns of a warp by 64 experts, in f16; a register has two experts.
 struct Columns {
-    unsigned words[DEPTH / 16][4];
+    unsigned words[SWIZZLE / 16][4];
 
     // Keeps the largest magnitudes seen.
-    __device__ __forceinline__ void load(const Stage &stage, unsigned &largest)
+    __device__ __forceinline__ void load(const Stage &stage, int first,
+                                         unsigned &largest)
     {
         const int lane = threadIdx.x % 32;
         const int group = threadIdx.x / 128;
         const int warp = threadIdx.x / 32 % 4;
-        const int row = lane % 8 + lane / 16 * 8; // expert
+        const int row = first + lane % 8 + lane / 16 * 8; // expert
         const int vector = (warp * 2 + lane / 8 % 2) ^ row % 8;
 #pragma unroll
-        for (int k = 0; k < DEPTH / 16; ++k) {
-            load_matrices_transposed(words[k],
+        for (int k = 0; k < SWIZZLE / 16; ++k) {
+            load_transposed(words[k],
                                      &stage.up[group][row + k * 16][vector * 8]);
 #pragma unroll
             for (unsigned &word : words[k]) {
-                largest = max_halves(largest, word & 0x7fff7fffu);
+                largest = max_magnitudes<DTYPE>(largest, word);
                 if (DTYPE == FEX_KERNEL_BF16)
-                    word = bfloats_to_halves(word);
+                    word = times_halves(word, ROW_SCALE_PAIR);
             }
         }
     }
@@ -290,16 +316,18 @@ struct Columns {
 constexpr int HALVES = 3 - PARTS; // of the tokens
 using Sums = float[HALVES][64];
 
+// By the tile of P at `weights`.
 __device__ __forceinline__ void multiply(Sums &sums, const Columns &columns,
-                                         const Stage &stage, bool add)
+                                         Descriptor weights, bool add)
 {
+    constexpr int HALF = sizeof(Stage::weights) / 4 / 16;
     product_begin();
 #pragma unroll
-    for (int k = 0; k < DEPTH / 16; ++k)
+    for (int k = 0; k < SWIZZLE / 16; ++k)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
             product(sums[half % HALVES], columns.words[k],
-                    tile_descriptor(stage.weights[half], k * 32),
+                    weights + half * HALF + k * 2,
                     add || k > 0 || (PARTS == 2 && half > 0));
     product_commit();
 }
@@ -307,28 +335,28 @@ __device__ __forceinline__ void multiply(Sums &sums, const Columns &columns,
 __device__ __forceinline__ void compute_stages(Shared &shared, const Task &task,
                                                Sums &sums)
 {
+    constexpr int TILE = sizeof(Stage::weights) / 2 / 16;
+    const Descriptor weights = descriptor_of(shared.stages[0].weights);
     Columns columns[2];
     unsigned largest = 0;
-    Ring ring;
+    Ring<STAGES> ring;
     int released = 0;
-    const auto step = [&](Columns &own, int block) {
+#pragma unroll 1
+    for (int block = task.block; block < task.end_block; ++block, ring.next()) {
         const Stage &stage = shared.stages[ring.stage];
+        const Descriptor own = weights + ring.stage * (sizeof(Stage) / 16);
         barrier_wait(&shared.full[ring.stage], ring.parity);
-        own.load(stage, largest);
-        multiply(sums, own, stage, block > task.block);
+        columns[0].load(stage, 0, largest);
+        multiply(sums, columns[0], own, block > task.block);
         if (block > task.block) {
             product_wait<1>();
             if (threadIdx.x % 128 == 0)
                 barrier_arrive(&shared.empty[released]);
         }
+        columns[1].load(stage, SWIZZLE, largest);
+        multiply(sums, columns[1], own + TILE, true);
+        product_wait<1>();
         released = ring.stage;
-        ring.next();
-    };
-#pragma unroll 1
-    for (int block = task.block; block < task.end_block; block += 2) {
-        step(columns[0], block);
-        if (block + 1 < task.end_block)
-            step(columns[1], block + 1);
     }
     product_wait<0>();
     if (!fits_half<DTYPE>(largest))
@@ -380,11 +408,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     __syncthreads();
     launch_dependents();
     if (threadIdx.x >= COMPUTE_THREADS) {
-        registers_drop<56>();
+        registers_drop<64>();
         wait_for_primary();
         fill_stages(args, shared, task);
     } else {
-        registers_take<200>();
+        registers_take<192>();
         Sums sums;
         compute_stages(shared, task, sums);
         wait_for_primary();

@@ -39,18 +39,19 @@ __device__ __forceinline__ void sum_plainly(const fex_dense_sum_args &args,
                                             int token, int column,
                                             float (&sums)[WIDTH])
 {
-    const fex_route *const routes =
-        args.routes + static_cast<fex_i64>(token) * TOP_K;
-    const int *const starts = args.starts + token;
+    const fex_i64 group = token / FEX_ROUTE_GROUP;
     const int blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
-    int position = 0;
-    for (int block = 0; block < blocks; ++block) {
-        const int end = starts[(block + 1ll) * args.num_tokens];
-        for (; position < end; ++position) {
-            const fex_route route = load_route(routes + position);
+    const fex_route *const routes =
+        args.routes + group * (FEX_ROUTE_GROUP * TOP_K);
+    const int *const starts = args.starts + group * (blocks + 1);
+    for (int block = 0; block < blocks; ++block)
+        for (int i = starts[block]; i < starts[block + 1]; ++i) {
+            const fex_route route = load_route(routes + i);
+            if (row_of(route) != token % FEX_ROUTE_GROUP || is_repeat(route))
+                continue;
             const fex_i64 expert =
                 static_cast<fex_i64>(block) * FEX_ROUTE_BLOCK +
-                expert_of(route) % FEX_ROUTE_BLOCK;
+                expert_of(route);
             const auto up = load_vector<WIDTH * sizeof(Element)>(
                 static_cast<const Element *>(args.up_weights) +
                     expert * args.up_weights_stride + column,
@@ -59,7 +60,6 @@ __device__ __forceinline__ void sum_plainly(const fex_dense_sum_args &args,
             for (int i = 0; i < WIDTH; ++i)
                 sums[i] += route.weight * widen<DTYPE>(up, i);
         }
-    }
 }
 
 __device__ __forceinline__ void add_partials(const fex_dense_sum_args &args,

@@ -5,6 +5,19 @@
 
 #include "arguments.h"
 
+// The stage a warp is at, and in which time round.
+template <int STAGES> struct Ring {
+    int stage = 0;
+    unsigned parity = 0;
+    __device__ __forceinline__ void next()
+    {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
 #ifdef FEX_SIMULATED
 #include "hopper_simulated.cuh"
 #else
@@ -27,7 +40,7 @@ __device__ __forceinline__ void barrier_init(Barrier *barrier, unsigned count)
                  : "memory");
 }
 
-// After all inits: other blocks of the cluster and the copy engine see them.
+// After all inits: the copy engine sees them.
 __device__ __forceinline__ void barrier_init_fence()
 {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -37,17 +50,6 @@ __device__ __forceinline__ void barrier_arrive(Barrier *barrier)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(
                      shared_address(barrier))
-                 : "memory");
-}
-
-// Arrives at the barrier of that rank in the cluster at the same place.
-__device__ __forceinline__ void barrier_arrive_at(Barrier *barrier,
-                                                  unsigned rank)
-{
-    asm volatile("{\n\t.reg .u32 there;\n\t"
-                 "mapa.shared::cluster.u32 there, %0, %1;\n\t"
-                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n\t}" ::"r"(shared_address(barrier)),
-                 "r"(rank)
                  : "memory");
 }
 
@@ -83,22 +85,8 @@ __device__ __forceinline__ void *align_tile(void *memory)
     return static_cast<char *>(memory) + (over ? TILE_ALIGNMENT - over : 0);
 }
 
-// A box of the map's size from column, row on, to shared memory of every block
-// in `blocks` (bit r: rank r) at the same place; each block's barrier there
-// gets the bytes. Rows and columns outside of the array are zeros.
-__device__ __forceinline__ void copy_tile(const fex_tensor_map *map, void *to,
-                                          Barrier *barrier, int column, int row,
-                                          unsigned short blocks)
-{
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier"
-        "::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;"
-        ::"r"(shared_address(to)),
-        "l"(map), "r"(column), "r"(row), "r"(shared_address(barrier)),
-        "h"(blocks)
-        : "memory");
-}
-
+// A box of the map's size, from column and row on; the barrier gets its bytes.
+// Rows and columns outside of the array are zeros.
 __device__ __forceinline__ void copy_tile(const fex_tensor_map *map, void *to,
                                           Barrier *barrier, int column, int row)
 {
@@ -131,15 +119,16 @@ template <int REGISTERS> __device__ __forceinline__ void registers_take()
 // while the warps go on: what they read and write must be left alone until
 // product_wait.
 
-// The tile of rows of 128 bytes that copy_tile laid out (128-byte swizzle); the
-// 16 columns from byte `offset` of the rows on.
-__device__ __forceinline__ unsigned long long tile_descriptor(const void *tile,
-                                                              int offset)
+// The operand from a tile of rows of 128 bytes as copy_tile lays it out (128-byte
+// swizzle): 16 columns of all its rows. Bytes further on in shared memory are
+// descriptor + bytes / 16.
+using Descriptor = unsigned long long;
+
+__device__ __forceinline__ Descriptor descriptor_of(const void *tile)
 {
-    constexpr unsigned long long GROUP = 1024 >> 4; // of 8 rows
-    constexpr unsigned long long SWIZZLE_128 = 1;
-    return static_cast<unsigned long long>(
-               (shared_address(tile) + offset) >> 4 & 0x3fff) |
+    constexpr Descriptor GROUP = 1024 >> 4; // of 8 rows
+    constexpr Descriptor SWIZZLE_128 = 1;
+    return static_cast<Descriptor>(shared_address(tile) >> 4 & 0x3fff) |
            1ull << 16 | GROUP << 32 | SWIZZLE_128 << 62;
 }
 
@@ -208,8 +197,8 @@ template <int PENDING> __device__ __forceinline__ void product_wait()
                  : FEX_SUMS_32(sums, 0)                                                  \
                  : "l"(a), "l"(b), "r"(static_cast<int>(add)))
 template <int DTYPE>
-__device__ __forceinline__ void product(float (&sums)[32], unsigned long long a,
-                                        unsigned long long b, bool add)
+__device__ __forceinline__ void product(float (&sums)[32], Descriptor a,
+                                        Descriptor b, bool add)
 {
     if constexpr (DTYPE == FEX_KERNEL_BF16)
         FEX_PRODUCT("bf16");
@@ -225,8 +214,8 @@ __device__ __forceinline__ void product(float (&sums)[32], unsigned long long a,
                  : FEX_SUMS_32(sums, 0), FEX_SUMS_32(sums, 32)                                                  \
                  : "l"(a), "l"(b), "r"(static_cast<int>(add)))
 template <int DTYPE>
-__device__ __forceinline__ void product(float (&sums)[64], unsigned long long a,
-                                        unsigned long long b, bool add)
+__device__ __forceinline__ void product(float (&sums)[64], Descriptor a,
+                                        Descriptor b, bool add)
 {
     if constexpr (DTYPE == FEX_KERNEL_BF16)
         FEX_PRODUCT("bf16");
@@ -242,8 +231,8 @@ __device__ __forceinline__ void product(float (&sums)[64], unsigned long long a,
                  : FEX_SUMS_32(sums, 0), FEX_SUMS_32(sums, 32), FEX_SUMS_32(sums, 64), FEX_SUMS_32(sums, 96)                                                  \
                  : "l"(a), "l"(b), "r"(static_cast<int>(add)))
 template <int DTYPE>
-__device__ __forceinline__ void product(float (&sums)[128], unsigned long long a,
-                                        unsigned long long b, bool add)
+__device__ __forceinline__ void product(float (&sums)[128], Descriptor a,
+                                        Descriptor b, bool add)
 {
     if constexpr (DTYPE == FEX_KERNEL_BF16)
         FEX_PRODUCT("bf16");
@@ -255,7 +244,7 @@ __device__ __forceinline__ void product(float (&sums)[128], unsigned long long a
 // a from registers, as mma.sync has them, in f16.
 __device__ __forceinline__ void product(float (&sums)[64],
                                         const unsigned (&a)[4],
-                                        unsigned long long b, bool add)
+                                        Descriptor b, bool add)
 {
     asm volatile("{\n\t.reg .pred add;\n\tsetp.ne.b32 add, %69, 0;\n\t"
                  "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
@@ -266,26 +255,40 @@ __device__ __forceinline__ void product(float (&sums)[64],
                    "r"(static_cast<int>(add)));
 }
 
-// ---- Pieces of tiles in registers
+// ---- Words of two 16-bit elements
 
-// Four 8 x 8 matrices of 16-bit elements, transposed; lanes 8 i to 8 i + 7 give
-// the rows of matrix i.
-__device__ __forceinline__ void load_matrices_transposed(unsigned (&words)[4],
-                                                         const void *row)
+// Of both elements the larger magnitudes; a NaN is larger than all.
+#define FEX_MAX(type)                                                          \
+    asm("{\n\t.reg .b32 magnitudes;\n\t"                                       \
+        "abs." type " magnitudes, %1;\n\t"                                     \
+        "max.NaN." type " %0, %0, magnitudes;\n\t}"                            \
+        : "+r"(largest)                                                        \
+        : "r"(word))
+template <int DTYPE>
+__device__ __forceinline__ unsigned max_magnitudes(unsigned largest,
+                                                   unsigned word)
 {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 "
-                 "{%0, %1, %2, %3}, [%4];"
-                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]),
-                   "=r"(words[3])
-                 : "r"(shared_address(row)));
+    if constexpr (DTYPE == FEX_KERNEL_BF16)
+        FEX_MAX("bf16x2");
+    else
+        FEX_MAX("f16x2");
+    return largest;
 }
+#undef FEX_MAX
 
-// The larger of both halves of a word.
-__device__ __forceinline__ unsigned max_halves(unsigned a, unsigned b)
+// Two bfloat16 times two others, in f16.
+__device__ __forceinline__ unsigned times_halves(unsigned bfloats,
+                                                 unsigned factors)
 {
-    unsigned larger;
-    asm("max.u16x2 %0, %1, %2;" : "=r"(larger) : "r"(a), "r"(b));
-    return larger;
+    unsigned word;
+    asm("{\n\t.reg .b32 product, low, high;\n\t"
+        "mul.bf16x2 product, %1, %2;\n\t"
+        "shl.b32 low, product, 16;\n\t"
+        "and.b32 high, product, 0xffff0000;\n\t"
+        "cvt.rn.f16x2.f32 %0, high, low;\n\t}"
+        : "=r"(word)
+        : "r"(bfloats), "r"(factors));
+    return word;
 }
 
 #undef FEX_NAMES_32

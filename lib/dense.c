@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dense.c - the table of engines, and how their grids cover the tiles. */
+/* dense.c - the table of engines, and tensor maps. */
 #include "config.h"
 
 #include <string.h>
@@ -11,6 +11,8 @@
 _Static_assert(sizeof(fex_tensor_map) == sizeof(CUtensorMap),
                "the kernels' tensor map is the driver's");
 
+#define EXPERTS_FEW 2048 /* up to so many, tiles of scores are small */
+
 /* ---- mma.sync, from sm_80 on -------------------------------------------- */
 
 static int has_mma(const fex_architecture *architecture)
@@ -18,43 +20,68 @@ static int has_mma(const fex_architecture *architecture)
     return architecture->major >= 8;
 }
 
-/* A block a tile; those that run together read the same rows of the table. */
-static fex_grid mma_scores_grid(const fex_launch *launch,
-                                const fex_dense_engine *engine,
-                                int64_t num_tokens)
-{
-    const fex_dense_kernel *const kernel = &engine->scores;
-    return (fex_grid){
-        .x = fex_ceil_div(num_tokens, kernel->tokens) *
-             fex_ceil_div(launch->problem->num_experts, kernel->across),
-        .y = 1,
-        .threads = kernel->threads,
-        .shared_bytes = kernel->shared_bytes,
-        .dependent = 1};
-}
+#define MMA_SCORES                                                             \
+    {                                                                          \
+        .file = "dense_scores_mma.cu", .across_name = "TILE_EXPERTS",          \
+        .tokens = 128, .across = 128, .threads = 256, .stages = 4,             \
+        .shared_bytes = 4 * (128 + 128) * 64 + 1024                            \
+    }
 
 /* Of each of two stages, so many parts of the weights, and the experts' rows. */
 #define MMA_STATES(parts)                                                      \
     {                                                                          \
         .file = "dense_states_mma.cu", .across_name = "TILE_COLUMNS",          \
         .tokens = 128, .across = 128, .threads = 256, .stages = 2,             \
-        .shared_bytes = 2 * ((parts) * 128 + 128) * 128                        \
+        .shared_bytes = 2 * ((parts) * 128 + 128) * 128, .place_tokens = 16,   \
+        .rounds_max = 2                                                        \
+    }
+
+/* ---- wgmma, on Hopper --------------------------------------------------- */
+
+static int has_wgmma(const fex_architecture *architecture)
+{
+    return architecture->major == 9;
+}
+
+#define TILE_ALIGNMENT 1024
+
+/* Stages of 64 columns of the tokens and experts, then for eight warps 16 x 64
+ * sums and 16 more, and two barriers a stage. */
+#define WGMMA_SCORES(experts, number)                                          \
+    {                                                                          \
+        .file = "dense_scores_wgmma.cu", .across_name = "TILE_EXPERTS",        \
+        .tokens = 128, .across = (experts), .box = (experts), .threads = 384,  \
+        .stages = (number),                                                    \
+        .shared_bytes = (number) * ((128 + (experts)) * 128 + 16) +            \
+                        8 * (16 * 64 + 16) * 4 + TILE_ALIGNMENT                \
+    }
+
+/* Two stages of 128 experts' rows and of two tiles of weights, then what eight
+ * warps remember of each, and the barriers. */
+#define WGMMA_ROUNDS 6
+#define WGMMA_STATES(tile_tokens)                                              \
+    {                                                                          \
+        .file = "dense_states_wgmma.cu", .across_name = "TILE_COLUMNS",        \
+        .tokens = (tile_tokens), .across = 128, .box = 128, .threads = 512,    \
+        .stages = 2,                                                           \
+        .shared_bytes = 2 * (128 * 128 + 2 * 128 * 128) * 2 +                  \
+                        2 * 8 * (4 + (WGMMA_ROUNDS + 1) * 64) + 64 +           \
+                        TILE_ALIGNMENT,                                        \
+        .place_tokens = (tile_tokens) / 8, .rounds_max = WGMMA_ROUNDS          \
     }
 
 /* ---- The table ---------------------------------------------------------- */
 
 /* The first that runs is taken. */
 static const fex_dense_engine engines[] = {
+    {.runs_on = has_wgmma,
+     .copies_tiles = 1,
+     .scores_stay = 1,
+     .scores = {WGMMA_SCORES(256, 4), WGMMA_SCORES(64, 6)},
+     .states = {WGMMA_STATES(128), WGMMA_STATES(256)}},
     {.runs_on = has_mma,
-     .scores = {.file = "dense_scores_mma.cu",
-                .across_name = "TILE_EXPERTS",
-                .tokens = 128,
-                .across = 128,
-                .threads = 256,
-                .stages = 4,
-                .shared_bytes = 4 * (128 + 128) * 64 + 1024},
-     .states = {MMA_STATES(2), MMA_STATES(1)},
-     .scores_grid = mma_scores_grid},
+     .scores = {MMA_SCORES, MMA_SCORES},
+     .states = {MMA_STATES(2), MMA_STATES(1)}},
 };
 
 const fex_dense_engine *fex_dense_engine_for(
@@ -64,6 +91,12 @@ const fex_dense_engine *fex_dense_engine_for(
         if (engines[i].runs_on(architecture))
             return &engines[i];
     return NULL;
+}
+
+const fex_dense_kernel *fex_dense_scores(const fex_dense_engine *engine,
+                                         const fex_problem *problem)
+{
+    return &engine->scores[problem->num_experts <= EXPERTS_FEW];
 }
 
 const fex_dense_kernel *fex_dense_states(const fex_dense_engine *engine,

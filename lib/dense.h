@@ -14,21 +14,25 @@ typedef struct fex_dense_kernel {
     int across; /* experts of a tile of scores, columns of one of states */
     int box;    /* rows of a table that one copy brings */
     int threads, stages, shared_bytes;
+    int place_tokens; /* whose weights one warp of a kernel of states places */
+    int rounds_max;   /* that it reads ahead, of 32 routes */
 } fex_dense_kernel;
 
 typedef struct fex_dense_engine {
     int (*runs_on)(const fex_architecture *architecture);
     int copies_tiles; /* the copy engine reads rows, by tensor maps */
-    fex_dense_kernel scores;
+    fex_dense_kernel scores[2]; /* for many experts and for few */
     fex_dense_kernel states[2]; /* for f16 and bf16 */
-    fex_grid (*scores_grid)(const fex_launch *launch,
-                            const struct fex_dense_engine *engine,
-                            int64_t num_tokens);
+    int scores_stay; /* their blocks take tiles in turn: one a multiprocessor */
 } fex_dense_engine;
 
 /* NULL where there are no tensor cores to use. */
 const fex_dense_engine *fex_dense_engine_for(
     const fex_architecture *architecture);
+
+/* The kernel of scores for the problem's number of experts. */
+const fex_dense_kernel *fex_dense_scores(const fex_dense_engine *engine,
+                                         const fex_problem *problem);
 
 /* The kernel of states for the problem's type. */
 const fex_dense_kernel *fex_dense_states(const fex_dense_engine *engine,

@@ -14,15 +14,14 @@ enum { SORT, SCORES, STATES, SUM, KERNELS };
 #define TOKENS_MIN 64
 #define DENSITY_MIN 64 /* one of so many experts is chosen */
 
-#define SORT_SHARED_MAX (96 * 1024) /* what every architecture has */
-#define SORT_WARPS_MAX 8
-#define SORT_COUNTERS_MAX (48 * 1024) /* bytes for one token */
+#define SORT_TOKENS_MAX 8 /* of a block */
+#define SORT_FEW 256       /* slots of a token, for which few threads do */
 
 /* Where tiles of states are few, ranges of experts are summed apart. */
 #define TILE 128          /* tokens, or columns; at least */
 #define BLOCKS_WANTED 256 /* tiles times ranges: no more */
 #define SPLITS_MAX 16
-#define SPLIT_BLOCKS_MIN 4 /* of 64 experts, in a range */
+#define SPLIT_BLOCKS_MIN 2 /* of experts, in a range */
 
 #define SUM_THREADS 256
 #define SUM_WIDTH 4 /* columns of a thread */
@@ -30,8 +29,18 @@ enum { SORT, SCORES, STATES, SUM, KERNELS };
 #define WORKSPACE_MAX (INT64_C(256) << 20)
 #define CHUNK_TOKENS 256 /* tokens are taken in multiples of this */
 
-_Static_assert(FEX_TOP_K_MAX < 1 << FEX_ROUTE_SLOT_BITS,
-               "a route has room for every slot");
+_Static_assert(FEX_TOP_K_MAX * SORT_TOKENS_MAX / 2 <= 0xffff,
+               "the sort's counters are halves of words");
+
+static int64_t min_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t max_of(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
 
 /* ---- When --------------------------------------------------------------- */
 
@@ -40,11 +49,48 @@ static int64_t blocks_of(const fex_problem *problem)
     return fex_ceil_div(problem->num_experts, FEX_ROUTE_BLOCK);
 }
 
+/* Shared memory that a block can have. */
+static int shared_max(const fex_architecture *architecture)
+{
+    static const struct {
+        int major, minor, kilobytes;
+    } table[] = {{8, 0, 163}, {8, 7, 163}, {9, 0, 227}, {10, 0, 227},
+                 {10, 3, 227}};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (table[i].major == architecture->major &&
+            table[i].minor == architecture->minor)
+            return table[i].kilobytes * 1024;
+    return 99 * 1024;
+}
+
+/* How many tokens a block of sort_routes.cu takes, and how it lays out shared
+ * memory; no tokens if there is not enough. */
+typedef struct sort_shape {
+    int tokens, threads, shared_bytes;
+} sort_shape;
+
+static sort_shape sort_shape_for(const fex_problem *problem,
+                                 const fex_architecture *architecture)
+{
+    const int threads = problem->top_k < SORT_FEW ? 256 : 1024;
+    const int64_t counters = fex_ceil_div(blocks_of(problem) + 1, 8) * 8;
+    const int64_t slot =
+        (int64_t)(sizeof(unsigned) + fex_dtype_bytes(problem->routing_dtype));
+    for (int tokens = SORT_TOKENS_MAX; tokens > 0; tokens /= 2) {
+        const int64_t bytes =
+            counters * (2 * FEX_ROUTE_GROUP + 3 * (int64_t)sizeof(unsigned)) +
+            threads / 32 * 8 + tokens * problem->top_k * slot;
+        if (bytes <= shared_max(architecture) && tokens * problem->top_k <= 0xffff)
+            return (sort_shape){tokens, threads, (int)(bytes + 7) / 8 * 8};
+    }
+    return (sort_shape){0};
+}
+
 static int applies(const fex_problem *problem,
                    const fex_architecture *architecture)
 {
     return problem->dtype != FEX_DTYPE_F32 && problem->hidden_size % 8 == 0 &&
-           2 * (blocks_of(problem) + 1) <= SORT_COUNTERS_MAX &&
+           sort_shape_for(problem, architecture).tokens > 0 &&
            fex_dense_engine_for(architecture) != NULL;
 }
 
@@ -56,32 +102,17 @@ static int64_t tokens_min(const fex_problem *problem)
 
 /* ---- Kernels ------------------------------------------------------------ */
 
-/* How sort_routes.cu lays out shared memory. */
-typedef struct sort_shape {
-    int warps, shared_bytes;
-} sort_shape;
-
-static sort_shape sort_shape_for(const fex_problem *problem)
-{
-    const int64_t counters = fex_ceil_div(blocks_of(problem) + 1, 8) * 4;
-    const int64_t words = counters + problem->top_k;
-    const int bytes = (int)(fex_ceil_div(words, 32) * 32 + 4) * 4;
-    int warps = SORT_WARPS_MAX;
-    while (warps > 1 && warps * bytes > SORT_SHARED_MAX)
-        warps /= 2;
-    return (sort_shape){warps, warps * bytes};
-}
-
 static void describe_sort(const fex_problem *problem,
                           const fex_architecture *architecture,
                           fex_kernel_spec *spec)
 {
-    const sort_shape shape = sort_shape_for(problem);
+    const sort_shape shape = sort_shape_for(problem, architecture);
     fex_spec_init(spec, "sort_routes.cu", "fex_sort_routes", architecture);
     fex_spec_add_choices(spec, problem);
     fex_spec_add(spec, "ROUTING_DTYPE", (int64_t)problem->routing_dtype);
     fex_spec_add(spec, "BLOCKS", blocks_of(problem));
-    fex_spec_add(spec, "WARPS", shape.warps);
+    fex_spec_add(spec, "TOKENS", shape.tokens);
+    fex_spec_add(spec, "THREADS", shape.threads);
     fex_spec_add_shared(spec, shape.shared_bytes);
 }
 
@@ -114,6 +145,17 @@ static void describe_product(const fex_problem *problem,
     fex_spec_add_shared(spec, kernel->shared_bytes);
 }
 
+/* Times 32 routes of the tokens of a warp to a block of experts, a fourth more
+ * than there are of them on average. */
+static int64_t rounds_for(const fex_problem *problem,
+                          const fex_dense_kernel *kernel)
+{
+    const int64_t pairs = kernel->place_tokens * problem->top_k;
+    const int64_t of_block = pairs * FEX_ROUTE_BLOCK * 5 / 4;
+    return max_of(1, min_of(fex_ceil_div(of_block, 32 * problem->num_experts),
+                            kernel->rounds_max));
+}
+
 static size_t describe(const fex_problem *problem,
                        const fex_architecture *architecture,
                        fex_geometry geometry, fex_kernel_spec *specs)
@@ -121,25 +163,17 @@ static size_t describe(const fex_problem *problem,
     const fex_dense_engine *const engine = fex_dense_engine_for(architecture);
     (void)geometry;
     describe_sort(problem, architecture, &specs[SORT]);
-    describe_product(problem, architecture, &engine->scores,
+    const fex_dense_kernel *const states = fex_dense_states(engine, problem);
+    describe_product(problem, architecture, fex_dense_scores(engine, problem),
                      "fex_dense_scores", &specs[SCORES]);
-    describe_product(problem, architecture, fex_dense_states(engine, problem),
-                     "fex_dense_states", &specs[STATES]);
+    describe_product(problem, architecture, states, "fex_dense_states",
+                     &specs[STATES]);
+    fex_spec_add(&specs[STATES], "ROUNDS", rounds_for(problem, states));
     describe_sum(problem, architecture, engine, &specs[SUM]);
     return KERNELS;
 }
 
 /* ---- Workspace ---------------------------------------------------------- */
-
-static int64_t min_of(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t max_of(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
 
 static int64_t splits_max(const fex_problem *problem)
 {
@@ -172,7 +206,7 @@ static int64_t chunk_for(const fex_problem *problem, int64_t num_tokens)
 {
     const int64_t bytes =
         (problem->top_k * (int64_t)sizeof(fex_route) +
-         (blocks_of(problem) + 1) * (int64_t)sizeof(int) +
+         (blocks_of(problem) + 1) * (int64_t)sizeof(int) / FEX_ROUTE_GROUP +
          problem->hidden_size * (int64_t)sizeof(float));
     const int64_t chunks = WORKSPACE_MAX / bytes / CHUNK_TOKENS;
     return min_of(num_tokens, max_of(chunks, 1) * CHUNK_TOKENS);
@@ -190,10 +224,12 @@ static pieces take_pieces(const fex_problem *problem, int64_t tokens,
                           fex_layout *layout)
 {
     const int64_t tiles = split_tiles(problem, tokens);
+    const int64_t groups = fex_ceil_div(tokens, FEX_ROUTE_GROUP);
     return (pieces){
-        .routes = fex_layout_take(layout, tokens * problem->top_k,
+        .routes = fex_layout_take(layout,
+                                  groups * FEX_ROUTE_GROUP * problem->top_k,
                                   sizeof(fex_route)),
-        .starts = fex_layout_take(layout, (blocks_of(problem) + 1) * tokens,
+        .starts = fex_layout_take(layout, (blocks_of(problem) + 1) * groups,
                                   sizeof(int)),
         .largest = fex_layout_take(layout, tokens, sizeof(unsigned)),
         .partials = fex_layout_take(layout,
@@ -236,7 +272,8 @@ static fex_status launch_sort(const fex_launch *launch, const chunk *c)
 {
     const fex_forward_args *const in = launch->forward;
     const fex_problem *const problem = launch->problem;
-    const sort_shape shape = sort_shape_for(problem);
+    const sort_shape shape =
+        sort_shape_for(problem, launch->device->architecture);
     fex_sort_routes_args args = {
         .choices = fex_choices_of(launch),
         .routing_weights =
@@ -252,9 +289,10 @@ static fex_status launch_sort(const fex_launch *launch, const chunk *c)
     args.choices.indices = row_of(args.choices.indices, launch->indices_stride,
                                   c->first,
                                   fex_index_bytes(problem->index_type));
-    const fex_grid grid = {.x = fex_ceil_div(c->count, shape.warps),
+    const fex_grid grid = {.x = fex_ceil_div(c->count, FEX_ROUTE_GROUP) *
+                                (FEX_ROUTE_GROUP / shape.tokens),
                            .y = 1,
-                           .threads = 32 * shape.warps,
+                           .threads = shape.threads,
                            .shared_bytes = shape.shared_bytes};
     return fex_launch_kernel(launch, launch->modules[SORT]->functions[0], grid,
                              &args);
@@ -265,6 +303,10 @@ static fex_status launch_scores(const fex_launch *launch,
 {
     const fex_forward_args *const in = launch->forward;
     const fex_problem *const problem = launch->problem;
+    const fex_dense_kernel *const kernel = fex_dense_scores(engine, problem);
+    const int64_t tiles =
+        fex_ceil_div(c->count, kernel->tokens) *
+        fex_ceil_div(problem->num_experts, kernel->across);
     fex_dense_scores_args args = {
         .hidden_states = row_of(in->hidden_states, in->hidden_states_stride,
                                 c->first, fex_dtype_bytes(problem->dtype)),
@@ -281,12 +323,19 @@ static fex_status launch_scores(const fex_launch *launch,
     if (engine->copies_tiles) {
         return_if_error(fex_dense_map_rows(
             launch, &args.hidden_map, args.hidden_states, c->count,
-            args.hidden_states_stride, engine->scores.tokens));
+            args.hidden_states_stride, kernel->tokens));
         return_if_error(fex_dense_map_rows(
             launch, &args.down_map, args.down_weights, problem->num_experts,
-            args.down_weights_stride, engine->scores.box));
+            args.down_weights_stride, kernel->box));
     }
-    const fex_grid grid = engine->scores_grid(launch, engine, c->count);
+    const fex_grid grid = {
+        .x = engine->scores_stay
+                 ? min_of(tiles, launch->device->multiprocessors)
+                 : tiles,
+        .y = 1,
+        .threads = kernel->threads,
+        .shared_bytes = kernel->shared_bytes,
+        .dependent = 1};
     return fex_launch_kernel(launch, launch->modules[SCORES]->functions[0],
                              grid, &args);
 }

@@ -47,8 +47,8 @@ static const struct {
     {"sm_75", BF16, 1024, 512, 32768, 64, "dense", "gather"},
     {"sm_80", F32, 1024, 512, 32768, 64, "dense", "gather"},
     {"sm_80", BF16, 1028, 512, 32768, 64, "dense", "gather"},
-    {"sm_80", BF16, 8, 1, 1572800, 64, "dense", "dense"},
-    {"sm_80", BF16, 8, 1, 1572801, 64, "dense", "gather"},
+    {"sm_80", BF16, 8, 1, 484224, 64, "dense", "dense"},
+    {"sm_80", BF16, 8, 1, 484225, 64, "dense", "gather"},
 };
 
 START_TEST(chosen_where_choices_are_dense)
@@ -84,12 +84,19 @@ END_TEST
 
 /* ---- Engines ------------------------------------------------------------- */
 
-/* What a block can have: 99 KB on the smallest, 227 KB on data centres' from
- * Hopper on. */
+/* What a block can have: 99 KB on the smallest, on Jetsons and data centres'
+ * 163 KB, 227 KB from Hopper on. */
 static int shared_max(const fex_architecture *architecture)
 {
-    return (architecture->major == 9 || architecture->major == 10 ? 227 : 99) *
-           1024;
+    static const char *const large[] = {"sm_80", "sm_87"};
+    static const char *const larger[] = {"sm_90a", "sm_100", "sm_103"};
+    for (size_t i = 0; i < COUNT(large); i++)
+        if (strcmp(architecture->name, large[i]) == 0)
+            return 163 * 1024;
+    for (size_t i = 0; i < COUNT(larger); i++)
+        if (strcmp(architecture->name, larger[i]) == 0)
+            return 227 * 1024;
+    return 99 * 1024;
 }
 
 START_TEST(kernels_fit_every_architecture)
@@ -97,7 +104,7 @@ START_TEST(kernels_fit_every_architecture)
     size_t count;
     const fex_architecture *const table = fex_architecture_table(&count);
     const int64_t top_ks[] = {1, 512, 4096, 8192};
-    const int64_t tables[] = {1, 102400, 1572800};
+    const int64_t tables[] = {1, 102400, 450000};
     for (size_t a = 0; a < count; a++) {
         ck_assert_int_eq(fex_dense_engine_for(&table[a]) != NULL,
                          table[a].major >= 8);

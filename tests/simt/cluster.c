@@ -7,6 +7,9 @@
 #include "report.h"
 #include "resident.h"
 
+/* Far more looks in vain than a cluster's threads take turns. */
+#define LOOKS_MAX 10000000
+
 static __thread int running;
 
 static unsigned count_of(simt_dim3 size)
@@ -78,6 +81,17 @@ static void wait_for_primary(void)
     resident.current->block->waited = 1;
 }
 
+static void look_again(int line)
+{
+    if (resident.runtime.events != resident.looked_at) {
+        resident.looked_at = resident.runtime.events;
+        resident.looks = 0;
+    }
+    if (++resident.looks > LOOKS_MAX)
+        simt_cluster_fault("what line %d waits for never comes", line);
+    schedule_yield();
+}
+
 static uint64_t read_clock(void)
 {
     struct timespec now;
@@ -91,6 +105,7 @@ simt_runtime *simt_cluster_runtime(void)
     resident.runtime.block = meet_block;
     resident.runtime.cluster = meet_cluster;
     resident.runtime.remote = find_remote;
+    resident.runtime.look_again = look_again;
     resident.runtime.primary = wait_for_primary;
     resident.runtime.clock = read_clock;
     resident.runtime.fault = simt_cluster_fault;

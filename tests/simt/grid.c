@@ -18,7 +18,7 @@
 #include "report.h"
 #include "settings.h"
 
-#define SHARED_ALIGNMENT 128 /* of dynamic shared memory */
+#define SHARED_ALIGNMENT 1024 /* of dynamic shared memory: the same in all blocks */
 #define PORTABLE_CLUSTER_MAX 8u
 #define SIGNAL_STACK_SIZE ((size_t)64 * 1024)
 

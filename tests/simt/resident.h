@@ -67,6 +67,8 @@ typedef struct resident_cluster {
     resident_thread *current;
     resident_meeting meeting;
     uint64_t random;
+    uint64_t looks; /* in vain, since `looked_at` events */
+    uint64_t looked_at;
     int stuck; /* nobody is ready: whoever is resumed says why */
     int failed;
 } resident_cluster;
@@ -87,6 +89,9 @@ void schedule_run(void);
 
 /* Lets others run until somebody makes the running thread ready. */
 void schedule_wait(enum resident_state state);
+
+/* Lets another run, if one can; the running thread stays ready. */
+void schedule_yield(void);
 
 /* The running thread has exited: goes on with others. */
 void schedule_exit(void) __attribute__((noreturn));

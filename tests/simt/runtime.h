@@ -78,6 +78,10 @@ typedef struct simt_runtime {
     /* Where the block of that rank has what is at `address` of this block's
      * shared memory. */
     void *(*remote)(const void *address, size_t size, unsigned rank, int line);
+    /* Lets others run: for a thread that waits for something they change. Those
+     * who change such a thing count it in `events`. */
+    void (*look_again)(int line);
+    uint64_t events;
     /* Waits for the launch ahead of a dependent one. */
     void (*primary)(void);
     uint64_t (*clock)(void);

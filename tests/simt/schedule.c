@@ -125,6 +125,22 @@ void schedule_wait(enum resident_state state)
     }
 }
 
+void schedule_yield(void)
+{
+    resident_thread *const self = resident.current;
+    if (resident.ready_blocks == 0)
+        return;
+    resident_block *const block =
+        &resident.blocks[draw_member(resident.ready_blocks)];
+    resident_warp *const warp = &block->warps[draw_member(block->ready_warps)];
+    resident_thread *const next = &warp->threads[draw_member(warp->ready)];
+    schedule_ready(self->block, self->warp, 1u << self->lane);
+    schedule_appoint(next);
+    simt_fiber_switch(fiber_of(self), fiber_of(next));
+    if (resident.stuck)
+        simt_cluster_fault("the others wait for a thread that waits itself");
+}
+
 void schedule_exit(void)
 {
     resident_thread *next = choose();

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+// hopper_simulated.cuh - the twins of kernels/hopper.cuh in plain C++, for the
+// simulated device.
+#pragma once
+
+#include "element.cuh"
+#include "tensor.cuh"
+#include "tensor_map.h"
+
+// ---- Barriers. Who waits looks again and again while others run.
+
+struct SimtBarrier {
+    short count;    // arrivals of a phase
+    short pending;  // that are still to come
+    int bytes : 31; // announced and still to come, or come before
+    unsigned parity : 1;
+};
+
+using Barrier = unsigned long long;
+static_assert(sizeof(SimtBarrier) == sizeof(Barrier));
+
+__forceinline__ void simt_barrier_change(Barrier *barrier, int arrivals,
+                                         int bytes, int line)
+{
+    SimtBarrier *const own = reinterpret_cast<SimtBarrier *>(barrier);
+    if (own->pending < arrivals)
+        simt_runtime_of_module->fault(
+            "more than %d arrivals at the barrier in line %d", own->count, line);
+    own->pending = static_cast<short>(own->pending - arrivals);
+    own->bytes += bytes;
+    if (own->pending == 0 && own->bytes == 0) {
+        own->pending = own->count;
+        own->parity ^= 1;
+    }
+    ++simt_runtime_of_module->events;
+}
+
+__device__ __forceinline__ void barrier_init(Barrier *barrier, unsigned count)
+{
+    *reinterpret_cast<SimtBarrier *>(barrier) = {
+        static_cast<short>(count), static_cast<short>(count), 0, 0};
+}
+
+__device__ __forceinline__ void barrier_init_fence() {}
+
+__device__ __forceinline__ void barrier_arrive(Barrier *barrier,
+                                               int line = __builtin_LINE())
+{
+    simt_barrier_change(barrier, 1, 0, line);
+}
+
+__device__ __forceinline__ void barrier_arrive_at(Barrier *barrier,
+                                                  unsigned rank,
+                                                  int line = __builtin_LINE())
+{
+    simt_barrier_change(simt_remote(barrier, rank, line), 1, 0, line);
+}
+
+__device__ __forceinline__ void barrier_expect(Barrier *barrier, unsigned bytes,
+                                               int line = __builtin_LINE())
+{
+    simt_barrier_change(barrier, 1, static_cast<int>(bytes), line);
+}
+
+__device__ __forceinline__ void barrier_wait(Barrier *barrier, unsigned parity,
+                                             int line = __builtin_LINE())
+{
+    while (reinterpret_cast<volatile SimtBarrier *>(barrier)->parity == parity)
+        simt_runtime_of_module->look_again(line);
+}
+
+// ---- Copies of tiles
+
+constexpr int TILE_ALIGNMENT = 1024;
+
+__device__ __forceinline__ void *align_tile(void *memory)
+{
+    return reinterpret_cast<void *>(
+        (reinterpret_cast<uintptr_t>(memory) + TILE_ALIGNMENT - 1) /
+        TILE_ALIGNMENT * TILE_ALIGNMENT);
+}
+
+// Where what would be at an address of a tile is, for the 128-byte swizzle.
+__forceinline__ uintptr_t simt_swizzled(uintptr_t address)
+{
+    return address ^ (address >> 7 & 7) << 4;
+}
+
+__device__ __forceinline__ void copy_tile(const fex_tensor_map *map, void *to,
+                                          Barrier *barrier, int column, int row,
+                                          unsigned short blocks,
+                                          int line = __builtin_LINE())
+{
+    const simt_tensor_map &from =
+        *reinterpret_cast<const simt_tensor_map *>(map);
+    using Element = unsigned short;
+    const int bytes =
+        static_cast<int>(from.box_rows * from.box_columns * sizeof(Element));
+    const uintptr_t tile = reinterpret_cast<uintptr_t>(to);
+    if (tile % TILE_ALIGNMENT != 0)
+        simt_runtime_of_module->fault("a tile at %p in line %d", to, line);
+    for (unsigned rank = 0; rank < 16; ++rank) {
+        if ((blocks >> rank & 1) == 0)
+            continue;
+        for (unsigned i = 0; i < from.box_rows * from.box_columns; ++i) {
+            const uint64_t r = static_cast<uint64_t>(row) + i / from.box_columns;
+            const uint64_t c =
+                static_cast<uint64_t>(column) + i % from.box_columns;
+            Element *const place = reinterpret_cast<Element *>(
+                simt_swizzled(tile + i * sizeof(Element)));
+            *simt_remote(place, rank, line) =
+                r < from.rows && c < from.columns
+                    ? reinterpret_cast<const Element *>(
+                          from.address + r * from.stride_bytes)[c]
+                    : Element(0);
+        }
+        simt_barrier_change(simt_remote(barrier, rank, line), 0, -bytes, line);
+    }
+}
+
+__device__ __forceinline__ void copy_tile(const fex_tensor_map *map, void *to,
+                                          Barrier *barrier, int column, int row,
+                                          int line = __builtin_LINE())
+{
+    copy_tile(map, to, barrier, column, row,
+              static_cast<unsigned short>(1u << cluster_rank()), line);
+}
+
+__device__ __forceinline__ void publish_shared() {}
+
+template <int REGISTERS> __device__ __forceinline__ void registers_drop() {}
+template <int REGISTERS> __device__ __forceinline__ void registers_take() {}
+
+// ---- Products: a thread's share is done when its group is waited for, as late
+// as may be, so that operands that change too early give wrong sums.
+
+using Descriptor = unsigned long long; // an address / 16
+
+__device__ __forceinline__ Descriptor descriptor_of(const void *tile)
+{
+    return reinterpret_cast<uintptr_t>(tile) / 16;
+}
+
+struct SimtProduct {
+    float *sums;
+    int count;         // of sums: half the columns
+    bool from_registers;
+    float a[2][16]; // then this; else from a tile
+    Descriptor a_tile, b;
+    float (*widen)(unsigned short);
+    bool add;
+    int group;
+};
+
+struct SimtProducts {
+    SimtProduct waiting[32];
+    int count;
+    int group; // that is being filled
+    int done;  // groups
+};
+
+SimtProducts simt_all_products[1024];
+
+__forceinline__ unsigned short simt_tile_element(Descriptor tile, int row, int k)
+{
+    return *reinterpret_cast<const unsigned short *>(
+        simt_swizzled(tile * 16 + static_cast<uintptr_t>(row) * 128 +
+                      static_cast<uintptr_t>(k) * 2));
+}
+
+// Lane l of warp w has rows 16 w + l / 4 and that + 8, columns 8 j + 2 (l % 4)
+// and the next, of sums and of a alike.
+inline void simt_multiply(const SimtProduct &p)
+{
+    const int lane = threadIdx.x % 32;
+    const int first = static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane / 4;
+    float a[2][16];
+    for (int half = 0; half < 2; ++half)
+        for (int k = 0; k < 16; ++k)
+            a[half][k] =
+                p.from_registers
+                    ? p.a[half][k]
+                    : p.widen(simt_tile_element(p.a_tile, first + half * 8, k));
+    for (int i = 0; i < p.count; ++i) {
+        const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        float sum = p.add ? p.sums[i] : 0.0f;
+        for (int k = 0; k < 16; ++k)
+            sum += a[i / 2 % 2][k] *
+                   p.widen(simt_tile_element(p.b, column, k));
+        p.sums[i] = sum;
+    }
+}
+
+__forceinline__ void simt_begin_product(const SimtProduct &product)
+{
+    SimtProducts &own = simt_all_products[threadIdx.x];
+    if (own.count == 32)
+        simt_runtime_of_module->fault("more products than the simulator keeps");
+    own.waiting[own.count] = product;
+    own.waiting[own.count++].group = own.group;
+}
+
+__device__ __forceinline__ void product_begin() {}
+
+__device__ __forceinline__ void product_commit()
+{
+    ++simt_all_products[threadIdx.x].group;
+}
+
+// Groups end for a whole warpgroup.
+template <int PENDING>
+__device__ __forceinline__ void product_wait(int line = __builtin_LINE())
+{
+    SimtProducts &own = simt_all_products[threadIdx.x];
+    int kept = 0;
+    for (int i = 0; i < own.count; ++i) {
+        if (own.waiting[i].group < own.group - PENDING)
+            simt_multiply(own.waiting[i]);
+        else
+            own.waiting[kept++] = own.waiting[i];
+    }
+    own.count = kept;
+    const int done = own.group - PENDING;
+    if (own.done < done)
+        own.done = done;
+    ++simt_runtime_of_module->events;
+    const SimtProducts *const warpgroup =
+        simt_all_products + threadIdx.x / 128 * 128;
+    for (int i = 0; i < 128; ++i)
+        while (static_cast<const volatile int &>(warpgroup[i].done) < done)
+            simt_runtime_of_module->look_again(line);
+}
+
+template <int DTYPE, int COUNT>
+__device__ __forceinline__ void product(float (&sums)[COUNT], Descriptor a,
+                                        Descriptor b, bool add)
+{
+    simt_begin_product(
+        {sums, COUNT, false, {}, a, b, Dtype<DTYPE>::widen, add, 0});
+}
+
+// Lanes tell each other their registers when the product begins: that they are
+// left alone after it is not seen here.
+__device__ __forceinline__ void product(float (&sums)[64],
+                                        const unsigned (&a)[4], Descriptor b,
+                                        bool add, int line = __builtin_LINE())
+{
+    using Half = Dtype<FEX_KERNEL_F16>;
+    SimtProduct product = {sums, 64, true, {}, 0, b, Half::widen, add, 0};
+    const SimtWords *const lanes =
+        simt_tell(simt_words, {{a[0], a[1], a[2], a[3]}}, line);
+    const int first = static_cast<int>(threadIdx.x) % 32 / 4 * 4;
+    for (int half = 0; half < 2; ++half)
+        for (int k = 0; k < 16; ++k)
+            product.a[half][k] = Half::widen(static_cast<unsigned short>(
+                lanes[first + k % 8 / 2].words[k / 8 * 2 + half] >>
+                k % 2 * 16));
+    simt_begin_product(product);
+}
+
+// ---- Words of two 16-bit elements
+
+// Magnitudes are in the order of their bits, NaNs above all.
+template <int DTYPE>
+__device__ __forceinline__ unsigned max_magnitudes(unsigned largest,
+                                                   unsigned word)
+{
+    for (int shift = 0; shift < 32; shift += 16) {
+        const unsigned own = word >> shift & 0x7fffu;
+        if (own > (largest >> shift & 0x7fffu))
+            largest = (largest & ~(0xffffu << shift)) | own << shift;
+    }
+    return largest;
+}
+
+// Products of bfloat16 are exact in float32; of these, rounded once.
+__device__ __forceinline__ unsigned times_halves(unsigned bfloats,
+                                                 unsigned factors)
+{
+    using Bfloat = Dtype<FEX_KERNEL_BF16>;
+    unsigned word = 0;
+    for (int shift = 0; shift < 32; shift += 16) {
+        const unsigned product = Bfloat::round(
+            Bfloat::widen(static_cast<unsigned short>(bfloats >> shift)) *
+            Bfloat::widen(static_cast<unsigned short>(factors >> shift)));
+        word |= static_cast<unsigned>(float_to_half(Bfloat::widen(
+                    static_cast<unsigned short>(product))))
+                << shift;
+    }
+    return word;
+}
