@@ -15,6 +15,7 @@
 #include "arguments.h"
 #include "choices.cuh"
 #include "element.cuh"
+#include "route_list.cuh"
 #include "routes.cuh"
 #include "tensor.cuh"
 #include "warp.cuh"
@@ -24,6 +25,7 @@
 
 constexpr int TILE_TOKENS = 128;
 constexpr int DEPTH = FEX_ROUTE_BLOCK / 2; // experts of a stage
+constexpr int BLOCK_STEPS = FEX_ROUTE_BLOCK / DEPTH;
 constexpr int VECTOR = 8;              // elements of 16 bytes
 constexpr int UP_ROW = TILE_COLUMNS / VECTOR;
 constexpr int WEIGHT_ROW = DEPTH / VECTOR;
@@ -49,6 +51,7 @@ static_assert(STAGES == 2, "one that is read, one that is filled");
 
 using Half = Dtype<FEX_KERNEL_F16>;
 using Element = unsigned short;
+using List = RouteList<1, ROUNDS, TOP_K>;
 
 // ---- Shared memory. The vectors of a row are swizzled, so that eight rows' of
 // one place are in different banks.
@@ -116,52 +119,9 @@ __device__ __forceinline__ void copy_up(const fex_dense_states_args &args,
     }
 }
 
-// ---- Load: the routes of a warp's tokens to the block of a step's experts
-
 __device__ __forceinline__ int first_token(const Tile &tile)
 {
     return tile.token + static_cast<int>(threadIdx.x) / 32 * PLACE_TOKENS;
-}
-
-// Where they begin and end, read before they are needed.
-struct Range {
-    int begin, end;
-};
-
-__device__ __forceinline__ Range find_range(const fex_dense_states_args &args,
-                                            const Tile &tile, int step)
-{
-    if (step >= tile.end_step || first_token(tile) >= args.num_tokens)
-        return {0, 0};
-    const fex_i64 group = first_token(tile) / FEX_ROUTE_GROUP;
-    const int blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
-    const int *const start =
-        args.starts + group * (blocks + 1) + step * DEPTH / FEX_ROUTE_BLOCK;
-    return {start[0], start[1]};
-}
-
-struct Routes {
-    const fex_route *first;
-    int count;
-    fex_route ahead[ROUNDS]; // a lane's of the first
-};
-
-__device__ __forceinline__ Routes load_routes(const fex_dense_states_args &args,
-                                              const Tile &tile,
-                                              const Range &range)
-{
-    const fex_i64 group = first_token(tile) / FEX_ROUTE_GROUP;
-    Routes routes = {args.routes + group * (FEX_ROUTE_GROUP * TOP_K) +
-                         range.begin,
-                     range.end - range.begin,
-                     {}};
-#pragma unroll
-    for (int i = 0; i < ROUNDS; ++i) {
-        const int own = i * 32 + static_cast<int>(threadIdx.x) % 32;
-        if (own < routes.count)
-            routes.ahead[i] = load_route(routes.first + own);
-    }
-    return routes;
 }
 
 // ---- Compute: the tile of P
@@ -196,8 +156,8 @@ __device__ __forceinline__ void put_route(Stage &stage, const fex_route &route,
             fabsf(rest) < fabsf(weight) ? Half::round(rest) : 0;
 }
 
-__device__ __forceinline__ void put_tile(Stage &stage, const Routes &routes,
-                                         int step, float scale)
+__device__ __forceinline__ void put_tile(Stage &stage, List &list, int step,
+                                         float scale)
 {
     const int lane = threadIdx.x % 32;
     const int first = static_cast<int>(threadIdx.x) / 32 * PLACE_TOKENS;
@@ -207,17 +167,13 @@ __device__ __forceinline__ void put_tile(Stage &stage, const Routes &routes,
             stage.weights[part][first * WEIGHT_ROW + i] =
                 make_uint4(0, 0, 0, 0);
     __syncwarp();
+    for (int i = 0; i < list.count; i += ROUNDS * 32) {
+        if (i > 0)
+            list.read(i);
 #pragma unroll
-    for (int i = 0; i < ROUNDS; ++i)
-        if (i * 32 < routes.count)
-            put_route(stage, routes.ahead[i], i * 32 + lane < routes.count, step,
-                      scale);
-#pragma unroll 4
-    for (int i = ROUNDS * 32; i < routes.count; i += 32) {
-        fex_route route = {0, 0.0f};
-        if (i + lane < routes.count)
-            route = load_route(routes.first + i + lane);
-        put_route(stage, route, i + lane < routes.count, step, scale);
+        for (int round = 0; round < ROUNDS; ++round)
+            put_route(stage, list.ahead[round],
+                      i + round * 32 + lane < list.count, step, scale);
     }
 }
 
@@ -291,13 +247,13 @@ __device__ __forceinline__ void multiply(const fex_dense_states_args &args,
     const int first = tile.step;
     const bool busy = tile.token + warp_token() < args.num_tokens &&
                       tile.column + warp_column() < HIDDEN_SIZE;
+    List list(args, first_token(tile), first / BLOCK_STEPS,
+              ceil_div(tile.end_step, BLOCK_STEPS));
     copy_up(args, shared.stages[0], tile, first);
     copies_commit();
-    Routes routes = load_routes(args, tile, find_range(args, tile, first));
-    Range range = find_range(args, tile, first + 1);
-    put_tile(shared.stages[0], routes, first, scale);
-    routes = load_routes(args, tile, range);
-    range = find_range(args, tile, first + 2);
+    list.load(first / BLOCK_STEPS);
+    put_tile(shared.stages[0], list, first, scale);
+    list.load((first + 1) / BLOCK_STEPS);
 #pragma unroll 1
     for (int step = first; step < tile.end_step; ++step) {
         Stage &own = shared.stages[(step - first) % STAGES];
@@ -307,9 +263,8 @@ __device__ __forceinline__ void multiply(const fex_dense_states_args &args,
         if (step + 1 < tile.end_step) {
             copy_up(args, next, tile, step + 1);
             copies_commit();
-            put_tile(next, routes, step + 1, scale);
-            routes = load_routes(args, tile, range);
-            range = find_range(args, tile, step + 3);
+            put_tile(next, list, step + 1, scale);
+            list.load((step + 2) / BLOCK_STEPS);
         }
         if (busy)
             multiply_stage(own, sums, largest);

@@ -16,6 +16,7 @@
 #include "choices.cuh"
 #include "element.cuh"
 #include "hopper.cuh"
+#include "route_list.cuh"
 #include "routes.cuh"
 #include "tensor.cuh"
 #include "warp.cuh"
@@ -42,6 +43,7 @@ static_assert(DEPTH == 2 * SWIZZLE, "a stage has two tiles of P");
 static_assert(HIDDEN_SIZE % 8 == 0, "the copy engine takes rows of 16 bytes");
 
 using Element = unsigned short;
+using List = RouteList<WARP_GROUPS, ROUNDS, TOP_K>;
 
 // ---- Shared memory
 
@@ -137,86 +139,13 @@ __device__ __forceinline__ void clear(Stage &stage, const Trail &trail)
     __syncwarp();
 }
 
-// The routes of a warp's tokens, a block of experts after the other: those of
-// one group, then those of the other.
-struct List {
-    const fex_route *routes;
-    const int *starts;
-    int window[WARP_GROUPS]; // in lane i: where the block i after `base` begins
-    int base, last;          // blocks; `last` is the end of the task's
-    int begin[WARP_GROUPS];  // of the block whose routes are in `ahead`
-    int first, count;        // of the first group, of all
-    fex_route ahead[ROUNDS];
-
-    __device__ __forceinline__ void open(const fex_dense_states_args &args,
-                                         const Task &task, int token)
-    {
-        const fex_i64 group = token / FEX_ROUTE_GROUP;
-        const int blocks = ceil_div(args.num_experts, DEPTH);
-        routes = args.routes + group * (FEX_ROUTE_GROUP * TOP_K);
-        starts = args.starts + group * (blocks + 1);
-        last = task.end_block;
-        base = task.block;
-        slide(args, token);
-    }
-    __device__ __forceinline__ void slide(const fex_dense_states_args &args,
-                                          int token)
-    {
-        const int blocks = ceil_div(args.num_experts, DEPTH);
-        const int own = min_of(base + static_cast<int>(threadIdx.x % 32), last);
-#pragma unroll
-        for (int j = 0; j < WARP_GROUPS; ++j) // none past the last token
-            window[j] = token + j * FEX_ROUTE_GROUP < args.num_tokens
-                            ? starts[j * (blocks + 1) + own]
-                            : 0;
-    }
-    // Route i of the block.
-    __device__ __forceinline__ const fex_route *at(int i) const
-    {
-        int position = begin[0] + i;
-        if (WARP_GROUPS == 2 && i >= first)
-            position = begin[1] + i - first + FEX_ROUTE_GROUP * TOP_K;
-        return routes + position;
-    }
-    __device__ __forceinline__ void load(const fex_dense_states_args &args,
-                                         int token, int block)
-    {
-        if (block + 1 - base >= 32) {
-            base = block;
-            slide(args, token);
-        }
-        count = 0;
-#pragma unroll
-        for (int j = 0; j < WARP_GROUPS; ++j) {
-            begin[j] = __shfl_sync(FULL_WARP, window[j], block - base);
-            count += __shfl_sync(FULL_WARP, window[j], block + 1 - base) -
-                     begin[j];
-            if (j == 0)
-                first = count;
-        }
-        read(0);
-    }
-    // Routes from number i on come to `ahead`.
-    __device__ __forceinline__ void read(int first_number)
-    {
-#pragma unroll
-        for (int i = 0; i < ROUNDS; ++i) {
-            const int own =
-                first_number + i * 32 + static_cast<int>(threadIdx.x % 32);
-            if (own < count)
-                ahead[i] = load_route(at(own));
-        }
-    }
-};
-
 // Route i of a block. scale: of the warp's tokens, in its lanes.
 __device__ __forceinline__ void set_route(Stage &stage, Trail &trail,
                                           const List &list, int i,
                                           const fex_route &route, float scale)
 {
     const int warp = (threadIdx.x - COMPUTE_THREADS) / 32;
-    const int row = row_of(route) +
-                    (WARP_GROUPS == 2 && i >= list.first ? FEX_ROUTE_GROUP : 0);
+    const int row = list.row(route, i);
     const float weight =
         route.weight * __shfl_sync(FULL_WARP, scale, row);
     if (i >= list.count)
@@ -258,9 +187,8 @@ __device__ __forceinline__ void fill_stages(const fex_dense_states_args &args,
     const float scale = lane < WARP_TOKENS && token + lane < args.num_tokens
                             ? scale_of(args.largest[token + lane])
                             : 0.0f;
-    List list;
-    list.open(args, task, token);
-    list.load(args, token, task.block);
+    List list(args, token, task.block, task.end_block);
+    list.load(task.block);
     Ring<STAGES> ring;
     for (int block = task.block; block < task.end_block; ++block, ring.next()) {
         Stage &stage = shared.stages[ring.stage];
@@ -280,7 +208,7 @@ __device__ __forceinline__ void fill_stages(const fex_dense_states_args &args,
         __syncwarp();
         if (lane == 0)
             barrier_arrive(full);
-        list.load(args, token, block + 1);
+        list.load(block + 1);
     }
 }
 
