@@ -118,44 +118,6 @@ static fex_status find_device(fex_context *context, int ordinal)
                             "cuDeviceGet");
 }
 
-static fex_status get_attribute(const fex_context *context,
-                                CUdevice_attribute attribute, int *value)
-{
-    return fex_driver_check(&context->driver,
-                            context->driver.cuDeviceGetAttribute(
-                                value, attribute, context->cuda_device),
-                            "cuDeviceGetAttribute");
-}
-
-static fex_status describe_device(fex_context *context)
-{
-    fex_device *const device = &context->device;
-    int major, minor, l2_bytes;
-    device->ordinal = (int)context->cuda_device;
-    return_if_error(fex_driver_check(
-        &context->driver,
-        context->driver.cuDeviceGetName(device->name, sizeof device->name,
-                                        context->cuda_device),
-        "cuDeviceGetName"));
-    return_if_error(get_attribute(
-        context, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, &major));
-    return_if_error(get_attribute(
-        context, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, &minor));
-    return_if_error(get_attribute(context,
-                                  CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
-                                  &device->multiprocessors));
-    return_if_error(get_attribute(
-        context, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, &l2_bytes));
-    device->l2_bytes = l2_bytes;
-    device->architecture = fex_architecture_of_device(major, minor);
-    if (device->architecture == NULL)
-        return fex_fail(FEX_ERROR_UNSUPPORTED,
-                        "%s has compute capability %d.%d, which this version "
-                        "does not compile for",
-                        device->name, major, minor);
-    return FEX_OK;
-}
-
 /* Opens the driver and takes hold of the device; nothing is held on failure. */
 static fex_status open_device(fex_context *context, int ordinal)
 {
@@ -169,7 +131,8 @@ static fex_status open_device(fex_context *context, int ordinal)
     status = find_device(context, ordinal);
     if (status != FEX_OK)
         goto fail_device;
-    status = describe_device(context);
+    status = fex_device_describe(&context->driver, context->cuda_device,
+                                 &context->device);
     if (status != FEX_OK)
         goto fail_device;
     if (context->cuda_context == NULL) {

@@ -5,20 +5,10 @@
 
 #include <sys/types.h>
 
-#include "driver.h"
 #include "environment.h"
+#include "figures.h"
 #include "loader.h"
 #include "log.h"
-
-/* Figures of the device that shape launches (never a compiled constant: those
- * must be known without a device). */
-typedef struct fex_device {
-    int ordinal; /* or FEX_DEVICE_NONE */
-    char name[128];
-    const fex_architecture *architecture; /* NULL with FEX_DEVICE_NONE */
-    int multiprocessors;
-    int64_t l2_bytes;
-} fex_device;
 
 struct fex_context {
     pid_t owner; /* the process that created it */
