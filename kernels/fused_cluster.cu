@@ -16,7 +16,8 @@
 #include "warp.cuh"
 
 // ---- Constants: from the prelude DTYPE, ROUTING_DTYPE, INDEX_TYPE,
-// HIDDEN_SIZE, TOP_K, VECTOR_BYTES, GROUP (32), THREADS, UNROLL, CLUSTER_MAX
+// HIDDEN_SIZE, TOP_K, VECTOR_BYTES, GROUP (32), THREADS, MIN_BLOCKS, UNROLL
+// (pairs a warp has in flight), CLUSTER_MAX
 
 using Element = Dtype<DTYPE>::Storage;
 constexpr int ELEMENT_BYTES = sizeof(Element);
@@ -50,33 +51,27 @@ __device__ __forceinline__ int column_of(int vector)
 }
 
 // An empty slot's row is zeros: it is not read.
+__device__ __forceinline__ Vector<VECTOR_BYTES>
+load_part(const void *table, fex_i64 stride, fex_i64 index, int vector,
+          L2Policy policy)
+{
+    if (index < 0 || column_of(vector) >= HIDDEN_SIZE)
+        return zero_vector<VECTOR_BYTES>();
+    return load_vector<VECTOR_BYTES>(static_cast<const Element *>(table) +
+                                         index * stride + column_of(vector),
+                                     policy);
+}
+
 __device__ __forceinline__ void load_row(Row &row, const void *table,
                                          fex_i64 stride, fex_i64 index,
                                          L2Policy policy)
 {
 #pragma unroll
-    for (int v = 0; v < VECTORS; ++v) {
-        row[v] = zero_vector<VECTOR_BYTES>();
-        if (index >= 0 && column_of(v) < HIDDEN_SIZE)
-            row[v] = load_vector<VECTOR_BYTES>(
-                static_cast<const Element *>(table) + index * stride +
-                    column_of(v),
-                policy);
-    }
+    for (int v = 0; v < VECTORS; ++v)
+        row[v] = load_part(table, stride, index, v, policy);
 }
 
 // ---- Compute
-
-__device__ __forceinline__ float partial_dot(const Row &a, const Row &b)
-{
-    float sum = 0.0f;
-#pragma unroll
-    for (int v = 0; v < VECTORS; ++v)
-#pragma unroll
-        for (int i = 0; i < WIDTH; ++i)
-            sum = fmaf(widen<DTYPE>(a[v], i), widen<DTYPE>(b[v], i), sum);
-    return sum;
-}
 
 __device__ __forceinline__ void add_row(float (&sums)[VECTORS][WIDTH],
                                         float coefficient, const Row &row)
@@ -108,39 +103,62 @@ __device__ __forceinline__ OwnPair load_pair(const fex_fused_args &args,
     return pair;
 }
 
-// Adds the pairs of lanes first .. first + UNROLL - 1, all rows in flight at
+// A lane's part of the scores of BATCH rows. The token's row is read again for
+// each batch, from L1: to keep it would take registers that blocks need.
+template <int BATCH>
+__device__ __forceinline__ void partial_scores(const fex_fused_args &args,
+                                               fex_i64 token,
+                                               const Row (&down)[BATCH],
+                                               float (&scores)[BATCH])
+{
+#pragma unroll
+    for (int u = 0; u < BATCH; ++u)
+        scores[u] = 0.0f;
+#pragma unroll
+    for (int v = 0; v < VECTORS; ++v) {
+        const Vector<VECTOR_BYTES> hidden =
+            load_part(args.hidden_states, args.hidden_states_stride, token, v,
+                      l2_keep());
+#pragma unroll
+        for (int u = 0; u < BATCH; ++u)
+#pragma unroll
+            for (int i = 0; i < WIDTH; ++i)
+                scores[u] = fmaf(widen<DTYPE>(hidden, i),
+                                 widen<DTYPE>(down[u][v], i), scores[u]);
+    }
+}
+
+// Adds the pairs of lanes first .. first + BATCH - 1, all rows in flight at
 // once. Returns a lane's own score if its pair is among them.
+template <int BATCH>
 __device__ __forceinline__ void add_pairs(const fex_fused_args &args,
                                           float (&sums)[VECTORS][WIDTH],
-                                          const Row &hidden,
-                                          const OwnPair &own, int first,
-                                          float &own_score)
+                                          fex_i64 token, const OwnPair &own,
+                                          int first, float &own_score)
 {
     const L2Policy policy = l2_keep();
-    int experts[UNROLL];
-    Row down[UNROLL];
-    Row up[UNROLL];
-    float scores[UNROLL];
+    int experts[BATCH];
+    Row down[BATCH];
+    Row up[BATCH];
+    float scores[BATCH];
 #pragma unroll
-    for (int u = 0; u < UNROLL; ++u) {
+    for (int u = 0; u < BATCH; ++u) {
         experts[u] = __shfl_sync(FULL_WARP, own.expert, first + u);
         load_row(down[u], args.down_weights, args.down_weights_stride,
                  experts[u], policy);
     }
 #pragma unroll
-    for (int u = 0; u < UNROLL; ++u)
+    for (int u = 0; u < BATCH; ++u)
         load_row(up[u], args.up_weights, args.up_weights_stride, experts[u],
                  policy);
-#pragma unroll
-    for (int u = 0; u < UNROLL; ++u)
-        scores[u] = partial_dot(hidden, down[u]);
+    partial_scores<BATCH>(args, token, down, scores);
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2)
 #pragma unroll
-        for (int u = 0; u < UNROLL; ++u)
+        for (int u = 0; u < BATCH; ++u)
             scores[u] += __shfl_xor_sync(FULL_WARP, scores[u], offset);
 #pragma unroll
-    for (int u = 0; u < UNROLL; ++u) {
+    for (int u = 0; u < BATCH; ++u) {
         const float coefficient =
             silu(scores[u]) *
             __shfl_sync(FULL_WARP, own.routing_weight, first + u);
@@ -149,6 +167,22 @@ __device__ __forceinline__ void add_pairs(const fex_fused_args &args,
         if (static_cast<int>(threadIdx.x % 32) == first + u)
             own_score = scores[u];
     }
+}
+
+// Adds the pairs of lanes first .. count - 1, by batches as large as there are
+// pairs for.
+template <int BATCH>
+__device__ __forceinline__ void
+add_batches(const fex_fused_args &args, float (&sums)[VECTORS][WIDTH],
+            fex_i64 token, const OwnPair &own, int first, int count,
+            float &own_score)
+{
+#pragma unroll 1
+    for (; first + BATCH <= count; first += BATCH)
+        add_pairs<BATCH>(args, sums, token, own, first, own_score);
+    if constexpr (BATCH > 1)
+        add_batches<BATCH / 2>(args, sums, token, own, first, count,
+                               own_score);
 }
 
 // ---- Store
@@ -194,7 +228,7 @@ __device__ __forceinline__ void store_states(const fex_fused_args &args,
     cluster_sync();
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     fex_fused_cluster(const __grid_constant__ fex_fused_args args)
 {
     __shared__ Shared shared;
@@ -207,15 +241,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         static_cast<int>(cluster_rank()) * WARPS + threadIdx.x / 32;
     const int warps = blocks * WARPS;
 
-    Row hidden;
-    load_row(hidden, args.hidden_states, args.hidden_states_stride, token,
-             l2_keep());
     float sums[VECTORS][WIDTH] = {};
     for (int base = warp; base < TOP_K; base += 32 * warps) {
         const OwnPair own = load_pair(args, token, base + lane * warps);
         float own_score = 0.0f;
-        for (int j = 0; j < 32 && base + j * warps < TOP_K; j += UNROLL)
-            add_pairs(args, sums, hidden, own, j, own_score);
+        const int count = min_of(32, ceil_div(TOP_K - base, warps));
+        add_batches<UNROLL>(args, sums, token, own, 0, count, own_score);
         if (args.scores != nullptr && own.k < TOP_K)
             args.scores[token * args.scores_stride + own.k] =
                 own.expert == EMPTY_SLOT ? 0.0f : own_score;

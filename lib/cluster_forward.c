@@ -7,19 +7,35 @@
 #include "variants.h"
 
 #define CLUSTER_MAX 8 /* blocks; more are not portable */
-#define TOKENS_MAX 128
-#define SUMS_MAX 32 /* of a lane */
+#define TOKENS_MAX 256
+#define SUMS_MAX 32   /* of a lane */
+#define THREADS 256
+#define WARPS (THREADS / 32)
 
-/* Warps of a block, the pairs each keeps in flight, and how many such blocks a
- * multiprocessor holds: for few pairs a token more blocks, for many more of
- * everything. */
+/* How many pairs a warp keeps in flight, and how many blocks a multiprocessor
+ * holds at least, by the registers that a row takes of a lane: as much in flight
+ * as registers allow, and more blocks where rows are short. */
 typedef struct config {
-    int threads, unroll, blocks;
+    int row_registers_max;
+    int unroll, min_blocks;
 } config;
 
-static config config_for(const fex_problem *problem)
+static const config configs[] = {{4, 4, 3}, {8, 4, 2}, {16, 2, 2}, {64, 1, 1}};
+
+static const config *config_for(const fex_problem *problem,
+                                fex_geometry geometry)
 {
-    return problem->top_k < 256 ? (config){128, 2, 2} : (config){256, 4, 1};
+    const int64_t row =
+        problem->hidden_size * (int64_t)fex_dtype_bytes(problem->dtype);
+    const int64_t vectors = fex_ceil_div(row, 32 * geometry.vector_bytes);
+    const int64_t words = fex_ceil_div(geometry.vector_bytes, 4);
+    /* Narrow loads take registers for addresses too. */
+    const int64_t registers =
+        vectors * words * (geometry.vector_bytes < 16 ? 2 : 1);
+    const config *found = configs;
+    while (registers > found->row_registers_max)
+        found++;
+    return found;
 }
 
 static int applies(const fex_problem *problem,
@@ -39,8 +55,10 @@ static size_t describe(const fex_problem *problem,
     fex_spec_add_rows(&specs[0], problem, geometry);
     fex_spec_add_choices(&specs[0], problem);
     fex_spec_add(&specs[0], "ROUTING_DTYPE", (int64_t)problem->routing_dtype);
-    fex_spec_add(&specs[0], "THREADS", config_for(problem).threads);
-    fex_spec_add(&specs[0], "UNROLL", config_for(problem).unroll);
+    fex_spec_add(&specs[0], "THREADS", THREADS);
+    fex_spec_add(&specs[0], "MIN_BLOCKS",
+                 config_for(problem, geometry)->min_blocks);
+    fex_spec_add(&specs[0], "UNROLL", config_for(problem, geometry)->unroll);
     fex_spec_add(&specs[0], "CLUSTER_MAX", CLUSTER_MAX);
     return 1;
 }
@@ -52,13 +70,27 @@ static size_t workspace_size(const fex_problem *problem, int64_t num_tokens)
     return 0;
 }
 
-/* As many blocks for a token as the device has room for at once. */
-static int cluster_for(const fex_launch *launch, int64_t num_tokens)
+/* ---- Launching ---------------------------------------------------------- */
+
+/* Blocks that run at once. */
+static int64_t room_for(const fex_problem *problem, const fex_device *device,
+                        fex_geometry geometry)
 {
-    const int64_t room = (int64_t)launch->device->multiprocessors *
-                         config_for(launch->problem).blocks;
+    return (int64_t)device->multiprocessors *
+           config_for(problem, geometry)->min_blocks;
+}
+
+/* As many blocks for a token as have pairs for all their warps and as the device
+ * has room for at once. Parts of the device with a number of multiprocessors
+ * that is no multiple of large clusters leave some idle. */
+static int cluster_for(const fex_problem *problem, const fex_device *device,
+                       fex_geometry geometry, int64_t num_tokens)
+{
+    const int64_t room = room_for(problem, device, geometry);
     int cluster = CLUSTER_MAX;
-    while (cluster > 1 && num_tokens * cluster > room)
+    while (cluster > 1 &&
+           (cluster * WARPS > problem->top_k ||
+            num_tokens * cluster > (cluster > 2 ? room * 15 / 16 : room)))
         cluster /= 2;
     return cluster;
 }
@@ -80,10 +112,11 @@ static fex_status launch_forward(const fex_launch *launch)
         .routing_weights_stride = in->routing_weights_stride,
         .scores_stride = in->scores_stride,
         .expert_states_stride = in->expert_states_stride};
-    const int cluster = cluster_for(launch, in->num_tokens);
+    const int cluster = cluster_for(launch->problem, launch->device,
+                                    launch->geometry, in->num_tokens);
     const fex_grid grid = {.x = in->num_tokens * cluster,
                            .y = 1,
-                           .threads = config_for(launch->problem).threads,
+                           .threads = THREADS,
                            .cluster = cluster};
     return fex_launch_kernel(launch, launch->modules[0]->functions[0], grid,
                              &args);
