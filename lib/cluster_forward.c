@@ -4,13 +4,24 @@
  * warp's registers. */
 #include "config.h"
 
+#include <math.h>
+#include <stdio.h>
+
+#include "estimate.h"
 #include "variants.h"
 
 #define CLUSTER_MAX 8 /* blocks; more are not portable */
-#define TOKENS_MAX 256
 #define SUMS_MAX 32   /* of a lane */
 #define THREADS 256
 #define WARPS (THREADS / 32)
+
+/* Of the estimate. */
+#define LAUNCH_SECONDS 3.3e-6
+#define WAVE_SECONDS 3e-6   /* of blocks there is no room for at first */
+#define PAIR_SECONDS 80e-9  /* of a warp, and for each byte of a row: */
+#define PAIR_BYTE_SECONDS 0.37e-9
+#define L2_SHARE 0.5
+#define MEMORY_SHARE 0.7
 
 /* How many pairs a warp keeps in flight, and how many blocks a multiprocessor
  * holds at least, by the registers that a row takes of a lane: as much in flight
@@ -122,10 +133,44 @@ static fex_status launch_forward(const fex_launch *launch)
                              &args);
 }
 
+/* ---- Judging ------------------------------------------------------------ */
+
+/* A warp's pairs one after another, or what all read, from L2 or from memory:
+ * whichever takes longest. */
+static double estimate(const fex_problem *problem, const fex_device *device,
+                       int64_t num_tokens)
+{
+    const fex_geometry geometry = fex_geometry_for(problem, 16);
+    const int cluster = cluster_for(problem, device, geometry, num_tokens);
+    const double row = fex_row_bytes(problem);
+    const double pairs = (double)num_tokens * (double)problem->top_k;
+    const double waves = (double)(num_tokens * cluster) /
+                         (double)room_for(problem, device, geometry);
+    const double chain =
+        (double)fex_ceil_div(problem->top_k, cluster * WARPS) *
+        (PAIR_SECONDS + PAIR_BYTE_SECONDS * row);
+    const double read = fex_gather_seconds(device, 2 * pairs * row, L2_SHARE);
+    const double moved = fex_memory_seconds(
+        device, fex_chosen_bytes(problem, num_tokens), MEMORY_SHARE);
+    return LAUNCH_SECONDS + WAVE_SECONDS * fmax(waves - 1, 0) +
+           fmax(chain, fmax(read, moved));
+}
+
+static void describe_launch(const fex_problem *problem,
+                            const fex_device *device, int64_t num_tokens,
+                            char text[FEX_LAUNCH_TEXT_MAX])
+{
+    const fex_geometry geometry = fex_geometry_for(problem, 16);
+    snprintf(text, FEX_LAUNCH_TEXT_MAX, "cluster=%d threads=%d unroll=%d",
+             cluster_for(problem, device, geometry, num_tokens), THREADS,
+             config_for(problem, geometry)->unroll);
+}
+
 const fex_variant fex_cluster_forward = {.name = "cluster",
                                          .pass = FEX_PASS_FORWARD,
-                                         .tokens_max = TOKENS_MAX,
                                          .applies = applies,
                                          .describe = describe,
                                          .workspace_size = workspace_size,
+                                         .estimate = estimate,
+                                         .describe_launch = describe_launch,
                                          .launch = launch_forward};

@@ -44,4 +44,15 @@ fex_status fex_dense_map_rows(const fex_launch *launch, fex_tensor_map *map,
                               const void *base, int64_t rows, int64_t stride,
                               int box_rows);
 
+/* How many tokens are worked on at one time, which keeps to the workspace there
+ * is; and into how many ranges of experts the sums of so many are cut. */
+int64_t fex_dense_chunk(const fex_problem *problem, int64_t num_tokens);
+int64_t fex_dense_splits(const fex_problem *problem, int64_t num_tokens);
+
+/* As fex_variant has them. */
+double fex_dense_estimate(const fex_problem *problem, const fex_device *device,
+                          int64_t num_tokens);
+void fex_dense_describe(const fex_problem *problem, const fex_device *device,
+                        int64_t num_tokens, char text[FEX_LAUNCH_TEXT_MAX]);
+
 #endif

@@ -11,9 +11,6 @@
 
 enum { SORT, SCORES, STATES, SUM, KERNELS };
 
-#define TOKENS_MIN 64
-#define DENSITY_MIN 64 /* one of so many experts is chosen */
-
 #define SORT_TOKENS_MAX 8 /* of a block */
 #define SORT_FEW 256       /* slots of a token, for which few threads do */
 
@@ -92,12 +89,6 @@ static int applies(const fex_problem *problem,
     return problem->dtype != FEX_DTYPE_F32 && problem->hidden_size % 8 == 0 &&
            sort_shape_for(problem, architecture).tokens > 0 &&
            fex_dense_engine_for(architecture) != NULL;
-}
-
-static int64_t tokens_min(const fex_problem *problem)
-{
-    return problem->top_k >= problem->num_experts / DENSITY_MIN ? TOKENS_MIN
-                                                                : INT64_MAX;
 }
 
 /* ---- Kernels ------------------------------------------------------------ */
@@ -185,7 +176,7 @@ static int64_t column_tiles(const fex_problem *problem)
     return fex_ceil_div(problem->hidden_size, TILE);
 }
 
-static int64_t splits_for(const fex_problem *problem, int64_t num_tokens)
+int64_t fex_dense_splits(const fex_problem *problem, int64_t num_tokens)
 {
     const int64_t tiles =
         fex_ceil_div(num_tokens, TILE) * column_tiles(problem);
@@ -201,8 +192,7 @@ static int64_t split_tiles(const fex_problem *problem, int64_t num_tokens)
                                 BLOCKS_WANTED / column_tiles(problem)));
 }
 
-/* So many tokens at one time keep to the workspace there is. */
-static int64_t chunk_for(const fex_problem *problem, int64_t num_tokens)
+int64_t fex_dense_chunk(const fex_problem *problem, int64_t num_tokens)
 {
     const int64_t bytes =
         (problem->top_k * (int64_t)sizeof(fex_route) +
@@ -242,7 +232,7 @@ static pieces take_pieces(const fex_problem *problem, int64_t tokens,
 static size_t workspace_size(const fex_problem *problem, int64_t num_tokens)
 {
     fex_layout layout = {0};
-    take_pieces(problem, chunk_for(problem, num_tokens), &layout);
+    take_pieces(problem, fex_dense_chunk(problem, num_tokens), &layout);
     return layout.used;
 }
 
@@ -346,7 +336,7 @@ static fex_status launch_states(const fex_launch *launch,
     const fex_forward_args *const in = launch->forward;
     const fex_problem *const problem = launch->problem;
     const fex_dense_kernel *const kernel = fex_dense_states(engine, problem);
-    const int64_t splits = splits_for(problem, c->count);
+    const int64_t splits = fex_dense_splits(problem, c->count);
     fex_dense_states_args args = {.up_weights = in->up_weights,
                                   .up_weights_stride = in->up_weights_stride,
                                   .routes = c->pieces.routes,
@@ -389,7 +379,7 @@ static fex_status launch_sum(const fex_launch *launch, const chunk *c)
         .expert_states_stride = in->expert_states_stride,
         .num_tokens = (int)c->count,
         .num_experts = (int)problem->num_experts,
-        .splits = (int)splits_for(problem, c->count)};
+        .splits = (int)fex_dense_splits(problem, c->count)};
     const int64_t threads = c->count * (problem->hidden_size / SUM_WIDTH);
     const fex_grid grid = {.x = fex_ceil_div(threads, SUM_THREADS),
                            .y = 1,
@@ -404,7 +394,7 @@ static fex_status launch_forward(const fex_launch *launch)
     const fex_problem *const problem = launch->problem;
     const fex_dense_engine *const engine =
         fex_dense_engine_for(launch->device->architecture);
-    const int64_t step = chunk_for(problem, launch->num_tokens);
+    const int64_t step = fex_dense_chunk(problem, launch->num_tokens);
     fex_layout layout = {.base = launch->workspace};
     chunk c = {.pieces = take_pieces(problem, step, &layout)};
     for (; c.first < launch->num_tokens; c.first += step) {
@@ -420,9 +410,10 @@ static fex_status launch_forward(const fex_launch *launch)
 
 const fex_variant fex_dense_forward = {.name = "dense",
                                        .pass = FEX_PASS_FORWARD,
-                                       .tokens_min = tokens_min,
                                        .vector_bytes = 16,
                                        .applies = applies,
                                        .describe = describe,
                                        .workspace_size = workspace_size,
+                                       .estimate = fex_dense_estimate,
+                                       .describe_launch = fex_dense_describe,
                                        .launch = launch_forward};

@@ -3,6 +3,11 @@
  * up so that what is read at one time fits the L2 cache. */
 #include "config.h"
 
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "estimate.h"
 #include "gather.h"
 
 #define SDDMM_TILE_COLUMNS 1024 /* that a block's registers hold */
@@ -12,6 +17,13 @@
 #define SPMM_VECTORS 1
 #define SPMM_CHUNK_BYTES (INT64_C(32) << 20) /* of a table, at one time */
 #define SPMM_GROUP_MIN 16
+
+/* Of the estimate. */
+#define LAUNCH_SECONDS 3.6e-6 /* of both */
+#define STEP_SECONDS 0.65e-6  /* of a block's pairs that are read at once */
+#define PAIR_BYTES 32         /* that a row seems longer than it is */
+#define MEMORY_SHARE 0.7      /* if nothing else took time */
+#define HIDDEN_SHARE 0.46     /* of that, while L2 is read */
 
 /* SpMM's blocks, by how many pairs a token has: as few warps as keep each busy,
  * since they have to wait for each other at the end. */
@@ -89,19 +101,40 @@ void fex_describe_sddmm(const fex_problem *problem,
  * the tokens' rows; slabs pay only if rows are read again while they are there,
  * more often where much of the table stays anyway, and if a token has enough
  * pairs in each to be worth a block. */
-static int64_t slab_count(const fex_launch *launch, int64_t num_tokens,
-                          int64_t row_bytes)
+static int64_t slab_count(const fex_problem *problem, const fex_device *device,
+                          int64_t num_tokens, int64_t row_bytes)
 {
-    const fex_problem *const problem = launch->problem;
     const double slab_bytes =
-        SDDMM_SLAB_SHARE * (double)max_of(launch->device->l2_bytes, 1);
+        SDDMM_SLAB_SHARE * (double)max_of(device->l2_bytes, 1);
     const int64_t reads_per_row =
         num_tokens * problem->top_k / problem->num_experts;
     const double table_bytes = (double)problem->num_experts * (double)row_bytes;
-    if (reads_per_row < (table_bytes > (double)launch->device->l2_bytes ? 2 : 4))
+    if (reads_per_row < (table_bytes > (double)device->l2_bytes ? 2 : 4))
         return 1;
     const int64_t wanted = (int64_t)(table_bytes / slab_bytes) + 1;
     return max_of(1, min_of(wanted, problem->top_k / 16));
+}
+
+/* How a launch is cut up. */
+typedef struct sddmm_cut {
+    int64_t slabs;
+    int64_t tile; /* pairs of a token that a block lists */
+} sddmm_cut;
+
+/* A token is shared by several blocks only where there would be too few blocks
+ * to fill the device. */
+static sddmm_cut cut_sddmm(const fex_problem *problem, const fex_device *device,
+                           int64_t num_tokens, int64_t row_bytes)
+{
+    const int64_t slabs = slab_count(problem, device, num_tokens, row_bytes);
+    const int64_t blocks_wanted = 8 * (int64_t)device->multiprocessors;
+    const int64_t tiles_wanted =
+        fex_ceil_div(blocks_wanted, num_tokens * slabs);
+    const int64_t tile_min = fex_ceil_div(SDDMM_TILE_BYTES, row_bytes);
+    return (sddmm_cut){
+        slabs, min_of(max_of(fex_ceil_div(problem->top_k, tiles_wanted),
+                             tile_min),
+                      min_of(SDDMM_LIST_MAX, problem->top_k))};
 }
 
 fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
@@ -111,23 +144,13 @@ fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
     const int64_t num_tokens = args->choices.num_tokens;
     const int64_t row_bytes =
         args->table_stride * (int64_t)fex_dtype_bytes(problem->dtype);
-    const int64_t slabs = slab_count(launch, num_tokens, row_bytes);
-
-    /* A token is shared by several blocks only where there would be too few
-     * blocks to fill the device. */
-    const int64_t blocks_wanted = 8 * (int64_t)launch->device->multiprocessors;
-    const int64_t tiles_wanted =
-        fex_ceil_div(blocks_wanted, num_tokens * slabs);
-    const int64_t tile_min = fex_ceil_div(SDDMM_TILE_BYTES, row_bytes);
-    const int64_t tile =
-        min_of(max_of(fex_ceil_div(problem->top_k, tiles_wanted), tile_min),
-               min_of(SDDMM_LIST_MAX, problem->top_k));
-
-    args->slab_experts = fex_ceil_div(problem->num_experts, slabs);
-    args->tile_pairs = (int)tile;
-    args->token_tiles = (int)fex_ceil_div(problem->top_k, tile);
+    const sddmm_cut cut =
+        cut_sddmm(problem, launch->device, num_tokens, row_bytes);
+    args->slab_experts = fex_ceil_div(problem->num_experts, cut.slabs);
+    args->tile_pairs = (int)cut.tile;
+    args->token_tiles = (int)fex_ceil_div(problem->top_k, cut.tile);
     const fex_grid grid = {.x = num_tokens * args->token_tiles,
-                           .y = slabs,
+                           .y = cut.slabs,
                            .threads = sddmm_threads(problem)};
     return fex_launch_kernel(launch, module->functions[0], grid, args);
 }
@@ -170,17 +193,73 @@ void fex_describe_spmm(const fex_problem *problem,
     fex_spec_add(spec, "UNROLL", config->unroll);
 }
 
+static int64_t chunk_columns(const fex_problem *problem, fex_geometry geometry)
+{
+    const fex_geometry chunk = chunk_geometry(problem, geometry);
+    return chunk.group * chunk.vector_bytes * SPMM_VECTORS /
+           (int64_t)fex_dtype_bytes(problem->dtype);
+}
+
 fex_status fex_launch_spmm(const fex_launch *launch, const fex_module *module,
                            const fex_spmm_args *args, int dependent)
 {
     const fex_problem *const problem = launch->problem;
-    const fex_geometry geometry = chunk_geometry(problem, launch->geometry);
-    const int64_t columns = geometry.group * geometry.vector_bytes *
-                            SPMM_VECTORS /
-                            (int64_t)fex_dtype_bytes(problem->dtype);
+    const int64_t columns = chunk_columns(problem, launch->geometry);
     const fex_grid grid = {.x = args->choices.num_tokens,
                            .y = fex_ceil_div(problem->hidden_size, columns),
                            .threads = spmm_config_for(problem)->threads,
                            .dependent = dependent};
     return fex_launch_kernel(launch, module->functions[0], grid, args);
+}
+
+/* ---- Judging ------------------------------------------------------------ */
+
+/* What the scores read again because L2 did not keep it. */
+static double reread_bytes(const fex_problem *problem, const fex_device *device,
+                           int64_t num_tokens, double half)
+{
+    const double row = fex_row_bytes(problem);
+    const double slab =
+        row * (double)problem->num_experts /
+        (double)slab_count(problem, device, num_tokens, (int64_t)row);
+    const double again = half - fex_chosen_bytes(problem, num_tokens) / 2;
+    return fmax(again, 0) * fmax(1 - (double)device->l2_bytes / slab, 0);
+}
+
+/* The scores' reading, then the states' as fast as it goes or the pairs of a
+ * block one step after another. Some of the time to bring in what is read comes
+ * on top of that; all of it is the least. */
+double fex_estimate_gather(const fex_problem *problem, const fex_device *device,
+                           int64_t num_tokens)
+{
+    const fex_geometry chunk =
+        chunk_geometry(problem, fex_geometry_for(problem, 16));
+    const spmm_config *const config = spmm_config_for(problem);
+    const int64_t step_pairs = config->threads / chunk.group * config->unroll;
+    const double steps = (double)fex_ceil_div(problem->top_k, step_pairs);
+    const double half = (fex_row_bytes(problem) + PAIR_BYTES) *
+                        (double)num_tokens * (double)problem->top_k;
+    const double read = fex_gather_seconds(device, half, 1);
+    const double moved = fex_memory_seconds(
+        device,
+        fex_chosen_bytes(problem, num_tokens) +
+            reread_bytes(problem, device, num_tokens, half),
+        MEMORY_SHARE);
+    return LAUNCH_SECONDS + fmax(read + fmax(STEP_SECONDS * steps, read) +
+                                     (1 - HIDDEN_SHARE) * moved,
+                                 moved);
+}
+
+void fex_describe_gather(const fex_problem *problem, const fex_device *device,
+                         int64_t num_tokens, char text[FEX_LAUNCH_TEXT_MAX])
+{
+    const sddmm_cut cut = cut_sddmm(problem, device, num_tokens,
+                                    (int64_t)fex_row_bytes(problem));
+    const int64_t columns =
+        chunk_columns(problem, fex_geometry_for(problem, 16));
+    snprintf(text, FEX_LAUNCH_TEXT_MAX,
+             "slabs=%" PRId64 " tile=%" PRId64 " chunk=%" PRId64
+             " threads=%d/%d",
+             cut.slabs, cut.tile, min_of(columns, problem->hidden_size),
+             sddmm_threads(problem), spmm_config_for(problem)->threads);
 }

@@ -26,4 +26,10 @@ fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
 fex_status fex_launch_spmm(const fex_launch *launch, const fex_module *module,
                            const fex_spmm_args *args, int dependent);
 
+/* For the forward pass as a whole, as fex_variant has them. */
+double fex_estimate_gather(const fex_problem *problem, const fex_device *device,
+                           int64_t num_tokens);
+void fex_describe_gather(const fex_problem *problem, const fex_device *device,
+                         int64_t num_tokens, char text[FEX_LAUNCH_TEXT_MAX]);
+
 #endif

@@ -74,4 +74,6 @@ const fex_variant fex_gather_forward = {.name = "gather",
                                         .applies = applies,
                                         .describe = describe,
                                         .workspace_size = workspace_size,
+                                        .estimate = fex_estimate_gather,
+                                        .describe_launch = fex_describe_gather,
                                         .launch = launch_forward};

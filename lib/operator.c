@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "variants.h"
+#include "plan.h"
 
 /* A family's kernels for one geometry, loaded. Once published it never
  * changes and lives as long as the operation. */
@@ -27,6 +27,7 @@ enum {
 struct fex_op {
     fex_context *context;
     fex_problem problem;
+    fex_plan plans[PASSES]; /* if the context has a device */
     _Atomic(prepared *) prepared[PASSES]; /* lists, only ever prepended to */
 };
 
@@ -48,6 +49,10 @@ fex_status fex_op_create(fex_context *context, const fex_op_desc *desc,
         return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for an operation");
     made->context = context;
     made->problem = problem;
+    for (int pass = 0;
+         pass < PASSES && context->device.ordinal != FEX_DEVICE_NONE; pass++)
+        fex_plan_make(&problem, &context->device, passes[pass],
+                      context->environment.family, &made->plans[pass]);
     *op = made;
     return FEX_OK;
 }
@@ -65,23 +70,6 @@ void fex_op_destroy(fex_op *op)
         }
     }
     free(op);
-}
-
-/* ---- Choosing ----------------------------------------------------------- */
-
-static const fex_variant *choose(const fex_op *op, int pass, int64_t num_tokens)
-{
-    return fex_variant_choose(&op->problem, op->context->device.architecture,
-                              passes[pass], num_tokens,
-                              op->context->environment.family);
-}
-
-static size_t choose_all(const fex_op *op, int pass, int64_t num_tokens,
-                         const fex_variant **chosen)
-{
-    return fex_variant_choose_all(
-        &op->problem, op->context->device.architecture, passes[pass],
-        num_tokens, op->context->environment.family, chosen);
 }
 
 /* ---- Preparing ---------------------------------------------------------- */
@@ -165,12 +153,13 @@ fex_status fex_op_prepare(fex_op *op, fex_pass which, int64_t num_tokens)
     for (int pass = 0; pass < PASSES; pass++) {
         if ((which & passes[pass]) == 0)
             continue;
-        const fex_variant *chosen[FEX_FAMILIES_MAX];
-        const size_t count = choose_all(op, pass, num_tokens, chosen);
+        const fex_plan *const plan = &op->plans[pass];
+        const size_t count = fex_plan_reach(plan, num_tokens);
         for (size_t i = 0; i < count; i++) {
-            const prepared *p = find_prepared(op, pass, chosen[i], geometry);
+            const fex_variant *const variant = plan->ranges[i].variant;
+            const prepared *p = find_prepared(op, pass, variant, geometry);
             if (p == NULL)
-                return_if_error(prepare(op, pass, chosen[i], geometry, &p));
+                return_if_error(prepare(op, pass, variant, geometry, &p));
         }
     }
     return FEX_OK;
@@ -216,13 +205,14 @@ fex_status fex_op_workspace_size(const fex_op *op, fex_pass which,
         if ((which & passes[pass]) == 0)
             continue;
         /* Fewer tokens may be another family's, with more to keep. */
-        const fex_variant *chosen[FEX_FAMILIES_MAX];
-        const size_t count = choose_all(op, pass, num_tokens, chosen);
+        const fex_plan *const plan = &op->plans[pass];
+        const size_t count = fex_plan_reach(plan, num_tokens);
         for (size_t i = 0; i < count; i++) {
-            const int64_t most = chosen[i]->tokens_max;
             const int64_t tokens =
-                most != 0 && most < num_tokens ? most : num_tokens;
-            largest = max_of(largest, family_bytes(op, pass, chosen[i], tokens));
+                i + 1 < count ? plan->ranges[i + 1].first - 1 : num_tokens;
+            largest = max_of(largest, family_bytes(op, pass,
+                                                   plan->ranges[i].variant,
+                                                   tokens));
         }
     }
     *bytes = check_bytes(&op->problem) + largest;
@@ -319,7 +309,8 @@ static fex_status launch_pass(fex_op *op, int pass, fex_launch *launch,
                               size_t workspace_size)
 {
     int pushed;
-    const fex_variant *variant = choose(op, pass, launch->num_tokens);
+    const fex_variant *variant =
+        fex_plan_find(&op->plans[pass], launch->num_tokens);
     if (launch->geometry.vector_bytes < variant->vector_bytes)
         variant = fex_variant_last(passes[pass]);
     return_if_error(check_workspace(op, variant, launch->num_tokens,

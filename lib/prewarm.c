@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-#include "variants.h"
+#include "plan.h"
 
 #define PREWARM_FLAGS (FEX_PREWARM_CHECK | FEX_PREWARM_REFRESH)
 
@@ -81,6 +81,30 @@ static void prewarm_family(tally *t, const fex_problem *problem,
         prewarm_kernel(t, &specs[i]);
 }
 
+/* The families that a device of the architecture may choose, and those that the
+ * context's does if it is one. */
+static size_t find_families(const fex_context *context,
+                            const fex_problem *problem,
+                            const fex_architecture *architecture, fex_pass pass,
+                            int64_t num_tokens, const fex_variant **found)
+{
+    const char *const family = context->environment.family;
+    size_t count = fex_plan_likely(problem, architecture, pass, num_tokens,
+                                   family, found);
+    if (context->device.architecture != architecture)
+        return count;
+    fex_plan plan;
+    fex_plan_make(problem, &context->device, pass, family, &plan);
+    for (size_t i = 0; i < fex_plan_reach(&plan, num_tokens); i++) {
+        size_t known = 0;
+        while (known < count && found[known] != plan.ranges[i].variant)
+            known++;
+        if (known == count)
+            found[count++] = plan.ranges[i].variant;
+    }
+    return count;
+}
+
 fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
                        fex_pass passes, int64_t num_tokens,
                        const char *architecture, unsigned flags,
@@ -112,12 +136,11 @@ fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
     for (int pass = FEX_PASS_FORWARD; pass <= FEX_PASS_BACKWARD; pass++) {
         if (((int)passes & pass) == 0)
             continue;
-        const fex_variant *chosen[FEX_FAMILIES_MAX];
-        const size_t count =
-            fex_variant_choose_all(&problem, target, (fex_pass)pass, num_tokens,
-                                   context->environment.family, chosen);
+        const fex_variant *found[FEX_FAMILIES_MAX];
+        const size_t count = find_families(context, &problem, target,
+                                           (fex_pass)pass, num_tokens, found);
         for (size_t i = 0; i < count; i++)
-            prewarm_family(&t, &problem, target, chosen[i]);
+            prewarm_family(&t, &problem, target, found[i]);
     }
     if (problem.check_indices) {
         fex_kernel_spec check;

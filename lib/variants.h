@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* variants.h - the table of algorithm families.
  *
- * A family knows when it applies, which kernels it needs, what workspace, and
- * how to launch. What is compiled depends only on the problem, the alignment
- * and the architecture, so that it can be known without a device; figures of
- * the device shape launches only. */
+ * A family knows when it applies, which kernels it needs, what workspace, how
+ * to launch and about how long that takes. What is compiled depends only on the
+ * problem, the alignment and the architecture, so that it can be known without
+ * a device; figures of the device shape launches and choose the family. */
 #ifndef FEX_VARIANTS_H
 #define FEX_VARIANTS_H
 
@@ -13,6 +13,8 @@
 #include "problem.h"
 
 #define FEX_KERNELS_MAX 8
+#define FEX_FAMILIES_MAX 8
+#define FEX_LAUNCH_TEXT_MAX 96
 
 /* The constants of a launch that were decided when kernels were compiled. */
 typedef struct fex_geometry {
@@ -39,9 +41,6 @@ typedef struct fex_launch {
 typedef struct fex_variant {
     const char *name;
     fex_pass pass; /* FEX_PASS_FORWARD or FEX_PASS_BACKWARD */
-    int64_t tokens_max; /* it is for at most this many; 0: for any number */
-    /* Unless asked for by name it is for no fewer; NULL: for any number. */
-    int64_t (*tokens_min)(const fex_problem *problem);
     int vector_bytes; /* loads of rows it needs; 0: takes any */
     int (*applies)(const fex_problem *problem,
                    const fex_architecture *architecture);
@@ -50,6 +49,14 @@ typedef struct fex_variant {
                        const fex_architecture *architecture,
                        fex_geometry geometry, fex_kernel_spec *specs);
     size_t (*workspace_size)(const fex_problem *problem, int64_t num_tokens);
+    /* Seconds that num_tokens > 0 tokens would take; see estimate.h. */
+    double (*estimate)(const fex_problem *problem, const fex_device *device,
+                       int64_t num_tokens);
+    /* How a launch would be cut up, in words such as "cluster=4 unroll=2"; rows
+     * are dense and num_tokens > 0. NULL: there is nothing to tell. */
+    void (*describe_launch)(const fex_problem *problem,
+                            const fex_device *device, int64_t num_tokens,
+                            char text[FEX_LAUNCH_TEXT_MAX]);
     /* A forward launch has num_tokens > 0. */
     fex_status (*launch)(const fex_launch *launch);
 } fex_variant;
@@ -59,34 +66,14 @@ extern const fex_variant fex_dense_forward;
 extern const fex_variant fex_gather_forward;
 extern const fex_variant fex_gather_backward;
 
-/* All families; of those that apply and are for the number of tokens the first
- * is chosen. The last of either
- * pass applies to every problem and any number of tokens. */
+/* All families. The last of either pass applies to every problem. */
 const fex_variant *const *fex_variant_table(size_t *count);
 
 /* FEX_ERROR_INVALID_ARGUMENT if no family has this name; NULL is in order. */
 fex_status fex_variant_check_family(const char *family);
 
-/* The family that serves num_tokens tokens with rows aligned to 16 bytes; pass
- * names exactly one. With `family` not NULL only families of that name are
- * considered, and else the last: for measuring and testing one against
- * another. */
-const fex_variant *fex_variant_choose(const fex_problem *problem,
-                                      const fex_architecture *architecture,
-                                      fex_pass pass, int64_t num_tokens,
-                                      const char *family);
-
 /* The last family of a pass, for rows that the one chosen cannot read. */
 const fex_variant *fex_variant_last(fex_pass pass);
-
-/* Every family that some number of tokens from 0 to num_tokens would be served
- * by; returns how many, at most FEX_FAMILIES_MAX. */
-#define FEX_FAMILIES_MAX 8
-size_t fex_variant_choose_all(const fex_problem *problem,
-                              const fex_architecture *architecture,
-                              fex_pass pass, int64_t num_tokens,
-                              const char *family,
-                              const fex_variant **chosen);
 
 /* The geometry for rows of which every address and stride is a multiple of
  * `alignment` bytes; 16 for what fex_op_prepare promises. */

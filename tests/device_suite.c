@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "context.h"
-#include "variants.h"
+#include "plan.h"
 
 test_device suite_device;
 static SRunner *runner;
@@ -67,9 +67,10 @@ static const fex_variant *variant_of(int family, const case_spec *spec,
     fex_problem problem;
     if (fex_problem_init(&problem, &desc) != FEX_OK)
         return NULL;
-    return fex_variant_choose(&problem,
-                              families[family].context->device.architecture,
-                              pass, spec->num_tokens, family_names[family]);
+    fex_plan plan;
+    fex_plan_make(&problem, &families[family].context->device, pass,
+                  family_names[family], &plan);
+    return fex_plan_find(&plan, spec->num_tokens);
 }
 
 /* Whether no family before this one is served by the very same variants. */

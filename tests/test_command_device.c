@@ -87,7 +87,9 @@ START_TEST(a_bench_reports_every_pass)
     ck_assert(command_number("copy_bytes_per_second", NULL) > 0);
     const command_result *csv =
         command_expect(0, "bench --csv --rounds 1 --l2 warm " SHAPE);
-    ck_assert_int_eq(strncmp(csv->out, "shape,pass,family,seconds,", 26), 0);
+    ck_assert_int_eq(
+        strncmp(csv->out, "shape,pass,family,config,seconds,", 33), 0);
+    ck_assert_ptr_nonnull(strstr(csv->out, "threads="));
 }
 END_TEST
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "dense.h"
+#include "plan.h"
 #include "suite.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -34,12 +35,12 @@ static const struct {
     int64_t hidden_size, top_k, num_experts, num_tokens;
     const char *family, *chosen;
 } choices[] = {
-    /* dense choices, from 64 tokens on */
-    {"sm_80", BF16, 1024, 512, 32768, 64, NULL, "dense"},
-    {"sm_89", FEX_DTYPE_F16, 1024, 512, 32768, 64, NULL, "dense"},
-    {"sm_80", BF16, 1024, 512, 32768, 63, NULL, "gather"},
-    {"sm_80", BF16, 1024, 511, 32768, 64, NULL, "gather"},
-    {"sm_90a", BF16, 1024, 512, 32768, 1000, NULL, "dense"},
+    /* dense choices of many tokens */
+    {"sm_80", BF16, 1024, 4096, 32768, 1000, NULL, "dense"},
+    {"sm_89", FEX_DTYPE_F16, 1024, 8192, 32768, 1000, NULL, "dense"},
+    {"sm_80", BF16, 1024, 4096, 32768, 8, NULL, "gather"},
+    {"sm_80", BF16, 1024, 32, 32768, 1000, NULL, "gather"},
+    {"sm_90a", BF16, 1024, 2048, 32768, 1000, NULL, "dense"},
     /* fewer or less dense ones where asked for */
     {"sm_80", BF16, 1024, 1, 32768, 1, "dense", "dense"},
     {"sm_80", BF16, 1024, 512, 32768, 64, "gather", "gather"},
@@ -56,29 +57,14 @@ START_TEST(chosen_where_choices_are_dense)
     const fex_problem problem =
         problem_of(choices[_i].dtype, choices[_i].hidden_size,
                    choices[_i].top_k, choices[_i].num_experts);
-    const fex_variant *const chosen = fex_variant_choose(
-        &problem, fex_architecture_by_name(choices[_i].architecture),
-        FEX_PASS_FORWARD, choices[_i].num_tokens, choices[_i].family);
-    ck_assert_str_eq(chosen->name, choices[_i].chosen);
-}
-END_TEST
-
-START_TEST(all_numbers_of_tokens_have_their_family)
-{
-    const fex_problem problem = problem_of(BF16, 1024, 512, 32768);
-    const fex_variant *all[FEX_FAMILIES_MAX];
-    const fex_architecture *const ampere = fex_architecture_by_name("sm_80");
-    ck_assert_uint_eq(fex_variant_choose_all(&problem, ampere,
-                                             FEX_PASS_FORWARD, 63, NULL, all),
-                      1);
-    ck_assert_ptr_eq(all[0], &fex_gather_forward);
-    ck_assert_uint_eq(fex_variant_choose_all(&problem, ampere,
-                                             FEX_PASS_FORWARD, 64, NULL, all),
-                      2);
-    ck_assert_ptr_eq(all[1], &fex_dense_forward);
-    ck_assert_ptr_eq(fex_variant_last(FEX_PASS_FORWARD), &fex_gather_forward);
-    ck_assert_ptr_eq(fex_variant_last(FEX_PASS_BACKWARD),
-                     &fex_gather_backward);
+    fex_device device;
+    fex_plan plan;
+    fex_device_typical(
+        fex_architecture_by_name(choices[_i].architecture), &device);
+    fex_plan_make(&problem, &device, FEX_PASS_FORWARD, choices[_i].family,
+                  &plan);
+    ck_assert_str_eq(fex_plan_find(&plan, choices[_i].num_tokens)->name,
+                     choices[_i].chosen);
 }
 END_TEST
 
@@ -196,7 +182,6 @@ static void fill(TCase *tests)
 {
     tcase_add_loop_test(tests, chosen_where_choices_are_dense, 0,
                         (int)COUNT(choices));
-    tcase_add_test(tests, all_numbers_of_tokens_have_their_family);
     tcase_add_test(tests, kernels_fit_every_architecture);
     tcase_add_test(tests, workspace_is_bounded);
     tcase_add_test(tests, rows_are_mapped);

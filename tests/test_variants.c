@@ -69,16 +69,25 @@ END_TEST
 
 /* ---- Families ------------------------------------------------------------ */
 
-static const fex_pass passes[] = {FEX_PASS_FORWARD, FEX_PASS_BACKWARD};
 static const int64_t hidden_sizes[] = {1, 7, 64, 1024, 4096, 100000};
-static const int64_t token_counts[] = {0, 1, 17, 1000, 100000};
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* What a check of one combination of all the above gets. */
+/* What a check of one family that applies gets. */
 typedef void check_function(const fex_problem *problem,
                             const fex_architecture *architecture,
-                            fex_pass pass, int64_t tokens);
+                            const fex_variant *variant);
+
+static void for_families(const fex_problem *problem,
+                         const fex_architecture *architecture,
+                         check_function *check)
+{
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    for (size_t i = 0; i < count; i++)
+        if (table[i]->applies(problem, architecture))
+            check(problem, architecture, table[i]);
+}
 
 static void for_everything(check_function *check)
 {
@@ -87,65 +96,26 @@ static void for_everything(check_function *check)
         fex_architecture_table(&architectures);
     for (size_t a = 0; a < architectures; a++)
         for (size_t h = 0; h < COUNT(hidden_sizes); h++)
-            for (int d = FEX_DTYPE_F16; d <= FEX_DTYPE_F32; d++)
-                for (size_t t = 0; t < COUNT(token_counts); t++)
-                    for (size_t p = 0; p < COUNT(passes); p++) {
-                        const fex_problem problem =
-                            problem_of((fex_dtype)d, hidden_sizes[h], 8);
-                        check(&problem, &table[a], passes[p], token_counts[t]);
-                    }
+            for (int d = FEX_DTYPE_F16; d <= FEX_DTYPE_F32; d++) {
+                const fex_problem problem =
+                    problem_of((fex_dtype)d, hidden_sizes[h], 8);
+                for_families(&problem, &table[a], check);
+            }
 }
 
-/* The one chosen is for this pass, applies, and is for that many tokens; and
- * choosing all for that many or fewer includes it. */
-static void check_choice(const fex_problem *problem,
-                         const fex_architecture *architecture, fex_pass pass,
-                         int64_t tokens)
+static void check_last(const fex_problem *problem,
+                       const fex_architecture *architecture,
+                       const fex_variant *variant)
 {
-    const fex_variant *all[FEX_FAMILIES_MAX];
-    const fex_variant *const chosen =
-        fex_variant_choose(problem, architecture, pass, tokens, NULL);
-    const size_t count = fex_variant_choose_all(problem, architecture, pass,
-                                                tokens, NULL, all);
-    int included = 0;
-    ck_assert_ptr_nonnull(chosen);
-    ck_assert_int_eq(chosen->pass, pass);
-    ck_assert(chosen->applies(problem, architecture));
-    ck_assert(chosen->tokens_max == 0 || tokens <= chosen->tokens_max);
-    for (size_t i = 0; i < count; i++)
-        included += all[i] == chosen;
-    ck_assert_int_eq(included, 1);
+    const fex_variant *const last = fex_variant_last(variant->pass);
+    ck_assert_int_eq(last->pass, variant->pass);
+    ck_assert(last->applies(problem, architecture));
+    ck_assert_int_eq(last->vector_bytes, 0);
 }
 
-START_TEST(everything_is_served)
+START_TEST(the_last_serves_everything)
 {
-    for_everything(check_choice);
-}
-END_TEST
-
-/* Asked for by name, a family serves wherever it can. */
-static void check_forced(const fex_problem *problem,
-                         const fex_architecture *architecture, fex_pass pass,
-                         int64_t tokens)
-{
-    size_t count;
-    const fex_variant *const *const table = fex_variant_table(&count);
-    for (size_t i = 0; i < count; i++) {
-        const fex_variant *const wanted = table[i];
-        if (wanted->pass != pass || !wanted->applies(problem, architecture) ||
-            (wanted->tokens_max != 0 && tokens > wanted->tokens_max))
-            continue;
-        ck_assert_ptr_eq(fex_variant_choose(problem, architecture, pass, tokens,
-                                            wanted->name),
-                         wanted);
-    }
-    ck_assert_ptr_nonnull(fex_variant_choose(problem, architecture, pass,
-                                             tokens, "no such family"));
-}
-
-START_TEST(family_can_be_asked_for)
-{
-    for_everything(check_forced);
+    for_everything(check_last);
 }
 END_TEST
 
@@ -165,14 +135,12 @@ static void check_spec(const fex_kernel_spec *spec,
 }
 
 static void check_kernels(const fex_problem *problem,
-                          const fex_architecture *architecture, fex_pass pass,
-                          int64_t tokens)
+                          const fex_architecture *architecture,
+                          const fex_variant *variant)
 {
     fex_kernel_spec specs[FEX_KERNELS_MAX];
-    const size_t count =
-        fex_variant_choose(problem, architecture, pass, tokens, NULL)
-            ->describe(problem, architecture, fex_geometry_for(problem, 16),
-                       specs);
+    const size_t count = variant->describe(
+        problem, architecture, fex_geometry_for(problem, 16), specs);
     ck_assert_uint_ge(count, 1);
     ck_assert_uint_le(count, FEX_KERNELS_MAX);
     for (size_t i = 0; i < count; i++)
@@ -188,13 +156,11 @@ END_TEST
 /* No number of tokens is compiled in, and none of experts. */
 static void check_only_shape(const fex_problem *problem,
                              const fex_architecture *architecture,
-                             fex_pass pass, int64_t tokens)
+                             const fex_variant *variant)
 {
     fex_kernel_spec specs[FEX_KERNELS_MAX], others[FEX_KERNELS_MAX];
     fex_problem other = *problem;
     other.num_experts += 1;
-    const fex_variant *const variant =
-        fex_variant_choose(problem, architecture, pass, tokens, NULL);
     const fex_geometry geometry = fex_geometry_for(problem, 16);
     const size_t count =
         variant->describe(problem, architecture, geometry, specs);
@@ -320,8 +286,7 @@ static void fill(TCase *tests)
     tcase_add_loop_test(tests, rows_are_read_as_wide_as_they_allow, 0,
                         (int)COUNT(geometries));
     tcase_add_test(tests, a_family_has_to_exist);
-    tcase_add_test(tests, everything_is_served);
-    tcase_add_test(tests, family_can_be_asked_for);
+    tcase_add_test(tests, the_last_serves_everything);
     tcase_add_test(tests, kernels_are_described);
     tcase_add_test(tests, one_more_expert_is_the_same_kernels);
     tcase_add_test(tests, workspaces_grow_with_tokens);

@@ -30,6 +30,8 @@ typedef struct bench_settings {
 typedef struct bench_row {
     evaluation *evaluation;
     fex_pass pass;
+    const char *family;
+    char config[FEX_LAUNCH_TEXT_MAX];
     double gathered_bytes;
     double compulsory_bytes;
     gather_roof roof;
@@ -68,6 +70,7 @@ static fex_status add_row(bench *b, evaluation *e, const tool_tensors *inputs,
 
     row->evaluation = e;
     row->pass = pass;
+    row->family = evaluation_family(e, pass, row->config);
     row->gathered_bytes = traffic_gathered_bytes(e->shape, inputs, pass);
     row->compulsory_bytes = traffic_compulsory_bytes(e->shape, inputs, pass);
     return_if_error(gather_roof_create(e, inputs, pass, &row->roof));
@@ -202,9 +205,8 @@ static void add_json(const bench *b, const bench_row *row)
     json_object_set_new(object, "shape", json_string(text));
     json_object_set_new(object, "pass",
                         json_string(shape_pass_name(row->pass)));
-    json_object_set_new(
-        object, "family",
-        json_string(evaluation_family(row->evaluation, row->pass)));
+    json_object_set_new(object, "family", json_string(row->family));
+    json_object_set_new(object, "config", json_string(row->config));
 #define ADD_COLUMN(name, value) report_set_number(object, name, value);
     BENCH_COLUMNS(ADD_COLUMN)
 #undef ADD_COLUMN
@@ -213,7 +215,7 @@ static void add_json(const bench *b, const bench_row *row)
 
 static void print_csv(const bench *b)
 {
-    printf("shape,pass,family");
+    printf("shape,pass,family,config");
 #define PRINT_NAME(name, value) printf(",%s", name);
     BENCH_COLUMNS(PRINT_NAME)
 #undef PRINT_NAME
@@ -223,8 +225,8 @@ static void print_csv(const bench *b)
         const bench_figures f = figures_of(b, row);
         char text[SHAPE_TEXT_MAX];
         shape_format(row->evaluation->shape, text);
-        printf("%s,%s,%s", text, shape_pass_name(row->pass),
-               evaluation_family(row->evaluation, row->pass));
+        printf("%s,%s,%s,%s", text, shape_pass_name(row->pass), row->family,
+               row->config);
 #define PRINT_VALUE(name, value) printf(",%.6g", value);
         BENCH_COLUMNS(PRINT_VALUE)
 #undef PRINT_VALUE
@@ -246,10 +248,10 @@ static void print_row(const bench *b, const bench_row *row)
     report_format_time(f.host_seconds, host);
     report_format_bytes(row->gathered_bytes, gathered);
     report_format_bytes(f.gather_rate, rate);
-    printf("%9s %9s %9s %9s %7s/s %5.2f %5.2f  %-8s %s (%s)\n", seconds, graph,
+    printf("%9s %9s %9s %9s %7s/s %5.2f %5.2f  %-8s %s (%s%s%s)\n", seconds, graph,
            host, gathered, rate, f.roof_fraction, f.floor_fraction,
-           shape_pass_name(row->pass), text,
-           evaluation_family(row->evaluation, row->pass));
+           shape_pass_name(row->pass), text, row->family,
+           row->config[0] != '\0' ? ": " : "", row->config);
 }
 
 static void print_table(const bench *b)

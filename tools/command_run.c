@@ -213,6 +213,7 @@ static fex_status evaluate_on_device(run_state *r, const tool_shape *shape,
                                      tool_tensors *outputs, run_outcome *found)
 {
     evaluation e = {0};
+    char config[FEX_LAUNCH_TEXT_MAX];
     const double begin = report_seconds();
     fex_status status = evaluation_create(&r->device, shape, &e);
 
@@ -225,7 +226,7 @@ static fex_status evaluate_on_device(run_state *r, const tool_shape *shape,
     for (size_t i = 0; i < OUTCOME_PASSES && status == FEX_OK; i++)
         if (shape->passes & outcome_passes[i]) {
             found->families[outcome_passes[i]] =
-                evaluation_family(&e, outcome_passes[i]);
+                evaluation_family(&e, outcome_passes[i], config);
             if (r->settings->repeat > 0)
                 status = time_pass(r, &e, outcome_passes[i],
                                    &found->times[outcome_passes[i]]);

@@ -8,7 +8,7 @@
 #include "data.h"
 #include "problem.h"
 #include "traffic.h"
-#include "variants.h"
+#include "plan.h"
 
 enum { SETS_MAX = 512, ALIGNMENT = 256 };
 
@@ -220,15 +220,22 @@ fex_status evaluation_call(evaluation *e, fex_pass pass)
     return fex_backward(e->op, &args, e->device->stream);
 }
 
-const char *evaluation_family(const evaluation *e, fex_pass pass)
+const char *evaluation_family(const evaluation *e, fex_pass pass,
+                              char config[FEX_LAUNCH_TEXT_MAX])
 {
     fex_problem problem;
+    fex_plan plan;
+    config[0] = '\0';
     if (fex_problem_init(&problem, &e->shape->desc) != FEX_OK)
         return "?";
     const fex_context *const context = e->device->context;
-    return fex_variant_choose(&problem, context->device.architecture, pass,
-                              e->shape->tokens, context->environment.family)
-        ->name;
+    fex_plan_make(&problem, &context->device, pass, context->environment.family,
+                  &plan);
+    const fex_variant *const variant = fex_plan_find(&plan, e->shape->tokens);
+    if (variant->describe_launch != NULL && e->shape->tokens > 0)
+        variant->describe_launch(&problem, &context->device, e->shape->tokens,
+                                 config);
+    return variant->name;
 }
 
 fex_status evaluation_fetch(const evaluation *e, tool_tensors *outputs)

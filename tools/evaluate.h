@@ -5,6 +5,7 @@
 
 #include "context.h"
 #include "tensors.h"
+#include "variants.h"
 
 /* A device in use: its CUDA context is current to this thread. */
 typedef struct tool_device {
@@ -64,8 +65,10 @@ tool_tensors evaluation_tensors(const evaluation *evaluation, size_t turn);
  * scores that the last forward pass saved, if the shape has both. */
 fex_status evaluation_call(evaluation *evaluation, fex_pass pass);
 
-/* The name of the algorithm family that serves a pass. Static storage. */
-const char *evaluation_family(const evaluation *evaluation, fex_pass pass);
+/* The name of the algorithm family that serves a pass, in static storage; and
+ * how it cuts up the work, in words, or "". */
+const char *evaluation_family(const evaluation *evaluation, fex_pass pass,
+                              char config[FEX_LAUNCH_TEXT_MAX]);
 
 /* Copies the outputs to host memory. Waits for the stream. */
 fex_status evaluation_fetch(const evaluation *evaluation,

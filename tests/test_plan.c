@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_plan.c - which family serves how many tokens, on which device, and what
+ * families' estimates have to be like for that. */
+#include "config.h"
+
+#include <string.h>
+
+#include "plan.h"
+#include "suite.h"
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+#define BF16 FEX_DTYPE_BF16
+#define F16 FEX_DTYPE_F16
+#define F32 FEX_DTYPE_F32
+
+static fex_problem problem_of(fex_dtype dtype, int64_t hidden_size,
+                              int64_t top_k, int64_t num_experts)
+{
+    fex_problem problem;
+    const fex_op_desc desc = {.size = sizeof desc,
+                              .dtype = dtype,
+                              .hidden_size = hidden_size,
+                              .top_k = top_k,
+                              .num_experts = num_experts};
+    test_ok(fex_problem_init(&problem, &desc));
+    return problem;
+}
+
+static fex_device device_of(const char *architecture)
+{
+    fex_device device;
+    fex_device_typical(fex_architecture_by_name(architecture), &device);
+    return device;
+}
+
+static const fex_problem *problems(size_t *count)
+{
+    static fex_problem table[9];
+    *count = COUNT(table);
+    table[0] = problem_of(BF16, 1024, 512, 102400);
+    table[1] = problem_of(BF16, 1024, 4096, 102400);
+    table[2] = problem_of(F16, 1024, 64, 16384);
+    table[3] = problem_of(BF16, 1024, 32, 1024);
+    table[4] = problem_of(F32, 1024, 512, 16384);
+    table[5] = problem_of(BF16, 4096, 16, 262144);
+    table[6] = problem_of(F16, 256, 128, 4096);
+    table[7] = problem_of(BF16, 7, 1, 1);
+    table[8] = problem_of(F32, 1, 8192, 1000000000);
+    return table;
+}
+
+typedef void check_function(const fex_problem *problem,
+                            const fex_device *device);
+
+static void for_everything(check_function *check)
+{
+    size_t count, architectures;
+    const fex_problem *const table = problems(&count);
+    const fex_architecture *const architecture =
+        fex_architecture_table(&architectures);
+    for (size_t a = 0; a < architectures; a++)
+        for (size_t p = 0; p < count; p++) {
+            fex_device device;
+            fex_device_typical(&architecture[a], &device);
+            check(&table[p], &device);
+        }
+}
+
+/* ---- Choices ------------------------------------------------------------- */
+
+/* As measured on an H200, well away from where families are alike. */
+static const struct {
+    fex_dtype dtype;
+    int64_t hidden_size, top_k, num_experts, num_tokens;
+    const char *family;
+} known[] = {
+    {BF16, 1024, 64, 16384, 1, "cluster"},
+    {BF16, 1024, 64, 16384, 64, "cluster"},
+    {BF16, 1024, 64, 16384, 128, "cluster"},
+    {BF16, 1024, 512, 102400, 1, "cluster"},
+    {BF16, 1024, 512, 102400, 16, "cluster"},
+    {BF16, 1024, 512, 102400, 32, "cluster"},
+    {BF16, 1024, 512, 102400, 512, "gather"},
+    {BF16, 1024, 1024, 102400, 16, "cluster"},
+    {BF16, 1024, 1024, 102400, 384, "gather"},
+    {BF16, 1024, 512, 102400, 1024, "gather"},
+    {BF16, 1024, 512, 102400, 16384, "gather"},
+    {BF16, 1024, 64, 16384, 4096, "gather"},
+    {BF16, 1024, 64, 16384, 16384, "gather"},
+    {BF16, 1024, 32, 65536, 1024, "gather"},
+    {BF16, 256, 8, 102400, 512, "cluster"},
+    {BF16, 256, 512, 102400, 128, "cluster"},
+    {BF16, 256, 1024, 102400, 2048, "gather"},
+    {F32, 1024, 64, 102400, 16, "cluster"},
+    {F32, 1024, 512, 102400, 512, "gather"},
+    {BF16, 4096, 16, 262144, 4096, "gather"},
+    {BF16, 1024, 1024, 102400, 1024, "gather"},
+    {BF16, 1024, 2048, 102400, 1024, "dense"},
+    {BF16, 1024, 4096, 102400, 1024, "dense"},
+    {F16, 1024, 4096, 102400, 1024, "dense"},
+    {BF16, 1024, 2048, 102400, 2048, "dense"},
+    {BF16, 1024, 4096, 102400, 16, "cluster"},
+    {BF16, 1024, 32, 1024, 1024, "gather"},
+};
+
+START_TEST(the_faster_family_is_chosen)
+{
+    const fex_device device = device_of("sm_90a");
+    const fex_problem problem =
+        problem_of(known[_i].dtype, known[_i].hidden_size, known[_i].top_k,
+                   known[_i].num_experts);
+    fex_plan plan;
+    fex_plan_make(&problem, &device, FEX_PASS_FORWARD, NULL, &plan);
+    ck_assert_str_eq(fex_plan_find(&plan, known[_i].num_tokens)->name,
+                     known[_i].family);
+}
+END_TEST
+
+/* Ranges go up, and change the family; whoever serves applies. */
+static void check_ranges(const fex_problem *problem, const fex_device *device)
+{
+    for (int pass = FEX_PASS_FORWARD; pass <= FEX_PASS_BACKWARD; pass++) {
+        fex_plan plan;
+        fex_plan_make(problem, device, (fex_pass)pass, NULL, &plan);
+        ck_assert_uint_ge(plan.count, 1);
+        ck_assert_uint_le(plan.count, FEX_RANGES_MAX);
+        ck_assert_int_eq(plan.ranges[0].first, 0);
+        for (size_t i = 0; i < plan.count; i++) {
+            const fex_range *const range = &plan.ranges[i];
+            ck_assert_int_eq((int)range->variant->pass, pass);
+            ck_assert(range->variant->applies(problem, device->architecture));
+            if (i > 0) {
+                ck_assert_int_gt(range->first, range[-1].first);
+                ck_assert_ptr_ne(range->variant, range[-1].variant);
+            }
+        }
+    }
+}
+
+START_TEST(ranges_are_in_order)
+{
+    for_everything(check_ranges);
+}
+END_TEST
+
+/* Nothing that a launch meets is missing from what is prepared for more. */
+static void check_reach(const fex_problem *problem, const fex_device *device)
+{
+    fex_plan plan;
+    fex_plan_make(problem, device, FEX_PASS_FORWARD, NULL, &plan);
+    for (int64_t most = 1; most < 3000; most += most / 3 + 1) {
+        const size_t count = fex_plan_reach(&plan, most);
+        for (int64_t tokens = 0; tokens <= most; tokens++) {
+            const fex_variant *const variant = fex_plan_find(&plan, tokens);
+            size_t i = 0;
+            while (i < count && plan.ranges[i].variant != variant)
+                i++;
+            ck_assert_uint_lt(i, count);
+        }
+    }
+}
+
+START_TEST(what_is_launched_was_prepared)
+{
+    for_everything(check_reach);
+}
+END_TEST
+
+static double least_seconds(const fex_problem *problem,
+                            const fex_device *device, int64_t tokens)
+{
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    double least = 1e30;
+    for (size_t i = 0; i < count; i++)
+        if (table[i]->pass == FEX_PASS_FORWARD &&
+            table[i]->applies(problem, device->architecture)) {
+            const double seconds =
+                table[i]->estimate(problem, device, tokens);
+            least = seconds < least ? seconds : least;
+        }
+    return least;
+}
+
+/* Between the numbers that are compared little is lost. */
+static void check_least(const fex_problem *problem, const fex_device *device)
+{
+    fex_plan plan;
+    fex_plan_make(problem, device, FEX_PASS_FORWARD, NULL, &plan);
+    for (int64_t tokens = 1; tokens < 100000; tokens += tokens / 17 + 1) {
+        const double seconds = fex_plan_find(&plan, tokens)->estimate(
+            problem, device, tokens);
+        ck_assert_double_le(seconds,
+                            1.25 * least_seconds(problem, device, tokens));
+    }
+}
+
+START_TEST(the_least_estimate_is_chosen)
+{
+    for_everything(check_least);
+}
+END_TEST
+
+/* Asked for by name, a family serves wherever it applies, else the last. */
+static void check_forced(const fex_problem *problem, const fex_device *device)
+{
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    for (size_t i = 0; i < count; i++)
+        for (int pass = FEX_PASS_FORWARD; pass <= FEX_PASS_BACKWARD; pass++) {
+            const fex_variant *const last = fex_variant_last((fex_pass)pass);
+            const int able = (int)table[i]->pass == pass &&
+                             table[i]->applies(problem, device->architecture);
+            fex_plan plan;
+            fex_plan_make(problem, device, (fex_pass)pass, table[i]->name,
+                          &plan);
+            ck_assert_uint_eq(plan.count, 1);
+            if (able || strcmp(last->name, table[i]->name) != 0)
+                ck_assert_ptr_eq(fex_plan_find(&plan, 1000000),
+                                 able ? table[i] : last);
+        }
+}
+
+START_TEST(a_family_can_be_asked_for)
+{
+    for_everything(check_forced);
+}
+END_TEST
+
+/* ---- Without the device -------------------------------------------------- */
+
+static int is_among(const fex_variant *variant, const fex_variant *const *list,
+                    size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (list[i] == variant)
+            return 1;
+    return 0;
+}
+
+/* What a device with this one's figures would choose is likely. */
+static void check_covered(const fex_problem *problem, const fex_device *device)
+{
+    fex_plan plan;
+    fex_plan_make(problem, device, FEX_PASS_FORWARD, NULL, &plan);
+    for (int64_t tokens = 1; tokens < 100000; tokens *= 3) {
+        const fex_variant *likely[FEX_FAMILIES_MAX];
+        const size_t count =
+            fex_plan_likely(problem, device->architecture, FEX_PASS_FORWARD,
+                            tokens, NULL, likely);
+        ck_assert_uint_le(count, FEX_FAMILIES_MAX);
+        for (size_t i = 0; i < count; i++)
+            ck_assert(likely[i]->applies(problem, device->architecture));
+        for (size_t i = 0; i < fex_plan_reach(&plan, tokens); i++)
+            ck_assert_msg(is_among(plan.ranges[i].variant, likely, count),
+                          "%s, %s", device->architecture->name,
+                          plan.ranges[i].variant->name);
+    }
+}
+
+/* Larger and smaller devices than the typical, of the same architecture. */
+static void check_relatives(const fex_problem *problem,
+                            const fex_device *typical)
+{
+    for (int i = 0; i < 8; i++) {
+        fex_device device = *typical;
+        const double units = i & 1 ? 0.5 : 1.25;
+        device.multiprocessors =
+            (int)(units * typical->multiprocessors);
+        device.memory_rate *= i & 2 ? 0.5 : 1.25;
+        device.clock *= i & 4 ? 0.75 : 1.25;
+        device.l2_bytes /= i & 1 ? 2 : 1;
+        device.l2_rate *= units * (i & 4 ? 0.75 : 1.25);
+        device.tensor_rate *= units * (i & 4 ? 0.75 : 1.25);
+        check_covered(problem, &device);
+    }
+}
+
+START_TEST(likely_families_cover_an_architecture)
+{
+    for_everything(check_covered);
+    for_everything(check_relatives);
+}
+END_TEST
+
+/* A family that loses by far is not brought in for nothing. */
+START_TEST(not_everything_is_likely)
+{
+    const fex_architecture *const hopper = fex_architecture_by_name("sm_90a");
+    const fex_problem sparse = problem_of(BF16, 1024, 16, 1000000);
+    const fex_variant *likely[FEX_FAMILIES_MAX];
+    const size_t count = fex_plan_likely(&sparse, hopper, FEX_PASS_FORWARD,
+                                         100000, NULL, likely);
+    ck_assert(!is_among(&fex_dense_forward, likely, count));
+    ck_assert(is_among(&fex_gather_forward, likely, count));
+    ck_assert(is_among(&fex_cluster_forward, likely, count));
+    ck_assert_uint_eq(fex_plan_likely(&sparse, hopper, FEX_PASS_FORWARD, 10,
+                                      "gather", likely),
+                      1);
+    ck_assert_ptr_eq(likely[0], &fex_gather_forward);
+}
+END_TEST
+
+/* ---- Estimates ----------------------------------------------------------- */
+
+/* More tokens take longer, but that slabs, or tiles which fit the device better,
+ * may save a part. */
+static void check_growth(const fex_problem *problem, const fex_device *device)
+{
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (table[i]->pass != FEX_PASS_FORWARD ||
+            !table[i]->applies(problem, device->architecture))
+            continue;
+        double previous = 0;
+        for (int64_t tokens = 1; tokens < 200000; tokens += tokens / 7 + 1) {
+            const double seconds =
+                table[i]->estimate(problem, device, tokens);
+            ck_assert_double_gt(seconds, 1e-6);
+            ck_assert_double_lt(seconds, 1e4);
+            ck_assert_msg(seconds >= 0.5 * previous, "%s for %d",
+                          table[i]->name, (int)tokens);
+            ck_assert_msg(table[i] != &fex_cluster_forward ||
+                              seconds >= previous,
+                          "%s for %d", table[i]->name, (int)tokens);
+            previous = seconds;
+        }
+    }
+}
+
+START_TEST(more_tokens_take_longer)
+{
+    for_everything(check_growth);
+}
+END_TEST
+
+static void check_memory(const fex_problem *problem, const fex_device *device)
+{
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    fex_device slow = *device;
+    slow.memory_rate /= 100;
+    for (size_t i = 0; i < count; i++)
+        if (table[i]->pass == FEX_PASS_FORWARD &&
+            table[i]->applies(problem, device->architecture))
+            ck_assert_double_gt(table[i]->estimate(problem, &slow, 1000),
+                                table[i]->estimate(problem, device, 1000));
+}
+
+START_TEST(slow_memory_takes_longer)
+{
+    for_everything(check_memory);
+}
+END_TEST
+
+static const struct {
+    const fex_variant *variant;
+    int64_t num_tokens;
+    const char *text;
+} launches[] = {
+    {&fex_cluster_forward, 1, "cluster=8 threads=256 unroll=2"},
+    {&fex_cluster_forward, 64, "cluster=2 threads=256 unroll=2"},
+    {&fex_cluster_forward, 1000, "cluster=1 threads=256 unroll=2"},
+    {&fex_gather_forward, 1, "slabs=1 tile=32 chunk=128 threads=96/128"},
+    {&fex_gather_forward, 1024, "slabs=9 tile=512 chunk=128 threads=96/128"},
+};
+
+START_TEST(launches_are_put_in_words)
+{
+    const fex_device device = device_of("sm_90a");
+    const fex_problem problem = problem_of(BF16, 1024, 512, 102400);
+    char text[FEX_LAUNCH_TEXT_MAX];
+    launches[_i].variant->describe_launch(&problem, &device,
+                                          launches[_i].num_tokens, text);
+    ck_assert_str_eq(text, launches[_i].text);
+}
+END_TEST
+
+/* Longest figures fit. */
+static void check_text(const fex_problem *problem, const fex_device *device)
+{
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    char text[FEX_LAUNCH_TEXT_MAX];
+    for (size_t i = 0; i < count; i++) {
+        if (table[i]->describe_launch == NULL ||
+            !table[i]->applies(problem, device->architecture))
+            continue;
+        table[i]->describe_launch(problem, device,
+                                  FEX_PAIRS_MAX / problem->top_k, text);
+        ck_assert_uint_lt(strlen(text), FEX_LAUNCH_TEXT_MAX - 1);
+        ck_assert_ptr_nonnull(strchr(text, '='));
+    }
+}
+
+START_TEST(words_fit)
+{
+    for_everything(check_text);
+}
+END_TEST
+
+static void fill(TCase *tests)
+{
+    tcase_set_timeout(tests, 60);
+    tcase_add_loop_test(tests, the_faster_family_is_chosen, 0,
+                        (int)COUNT(known));
+    tcase_add_test(tests, ranges_are_in_order);
+    tcase_add_test(tests, what_is_launched_was_prepared);
+    tcase_add_test(tests, the_least_estimate_is_chosen);
+    tcase_add_test(tests, a_family_can_be_asked_for);
+    tcase_add_test(tests, likely_families_cover_an_architecture);
+    tcase_add_test(tests, not_everything_is_likely);
+    tcase_add_test(tests, more_tokens_take_longer);
+    tcase_add_test(tests, slow_memory_takes_longer);
+    tcase_add_loop_test(tests, launches_are_put_in_words, 0,
+                        (int)COUNT(launches));
+    tcase_add_test(tests, words_fit);
+}
+
+int main(void)
+{
+    return test_suite_main("plan", fill);
+}
