@@ -43,7 +43,9 @@ static const case_spec cases[] = {
     {F16, SIZES(7, 1, 50, 60)},
     {F32, SIZES(7, 3, 50, 60), .empty = 1},
     {BF16, SIZES(320, 3, 50, 20)},
-    /* few tokens, each shared by a cluster of 8, 4, 2 blocks */
+    /* few tokens, each shared by a cluster of 8, 4, 2 blocks; pairs that fill no
+     * batch of a warp's */
+    {BF16, SIZES(100, 100, 50, 1), .empty = 1},
     {F32, SIZES(260, 100, 50, 1), .empty = 1},
     {BF16, SIZES(320, 100, 50, 2), .empty = 1},
     {F16, SIZES(264, 300, 50, 3), .no_scores_output = 1},
