@@ -73,34 +73,41 @@ static fex_status get_attribute(const fex_driver *driver, CUdevice cuda_device,
 }
 
 /* Not every driver tells of clocks and buses; 0 for what this one does not. */
-static double get_figure(const fex_driver *driver, CUdevice cuda_device,
-                         CUdevice_attribute attribute)
+static fex_status get_figure(const fex_driver *driver, CUdevice cuda_device,
+                             CUdevice_attribute attribute, double *figure)
 {
     int value = 0;
-    if (driver->cuDeviceGetAttribute(&value, attribute, cuda_device) !=
-        CUDA_SUCCESS)
-        return 0;
-    return value > 0 ? value : 0;
+    const CUresult result =
+        driver->cuDeviceGetAttribute(&value, attribute, cuda_device);
+    if (result != CUDA_ERROR_INVALID_VALUE &&
+        result != CUDA_ERROR_NOT_SUPPORTED)
+        return_if_error(
+            fex_driver_check(driver, result, "cuDeviceGetAttribute"));
+    *figure = value > 0 ? value : 0;
+    return FEX_OK;
 }
 
 /* Clocks are in kHz, the bus is in bits, and brings two of each in a clock. */
-static void ask_rates(const fex_driver *driver, CUdevice cuda_device,
-                      fex_device *device)
+static fex_status ask_rates(const fex_driver *driver, CUdevice cuda_device,
+                            fex_device *device)
 {
     const typical *const of = typical_of(device->architecture);
-    const double clock =
-        1e3 * get_figure(driver, cuda_device, CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
-    const double memory =
-        1e3 *
-        get_figure(driver, cuda_device, CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE) *
-        get_figure(driver, cuda_device,
-                   CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH) *
-        2 / 8;
-    device->clock = clock > 0 ? clock : of->clock;
+    double clock, memory_clock, bus;
+    return_if_error(get_figure(driver, cuda_device,
+                               CU_DEVICE_ATTRIBUTE_CLOCK_RATE, &clock));
+    return_if_error(get_figure(driver, cuda_device,
+                               CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE,
+                               &memory_clock));
+    return_if_error(get_figure(driver, cuda_device,
+                               CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH,
+                               &bus));
+    const double memory = 1e3 * memory_clock * bus * 2 / 8;
+    device->clock = clock > 0 ? 1e3 * clock : of->clock;
     device->memory_rate = memory > 0 ? memory : of->memory_rate;
     device->l2_rate = device->multiprocessors * device->clock * of->l2_clock;
     device->tensor_rate =
         device->multiprocessors * device->clock * of->tensor_clock;
+    return FEX_OK;
 }
 
 fex_status fex_device_describe(const fex_driver *driver, CUdevice cuda_device,
@@ -131,6 +138,5 @@ fex_status fex_device_describe(const fex_driver *driver, CUdevice cuda_device,
                         "%s has compute capability %d.%d, which this version "
                         "does not compile for",
                         device->name, major, minor);
-    ask_rates(driver, cuda_device, device);
-    return FEX_OK;
+    return ask_rates(driver, cuda_device, device);
 }

@@ -9,7 +9,8 @@
 #include "figures.h"
 #include "suite.h"
 
-/* What the driver answers; 0 for what it refuses. */
+/* What the driver answers; 0 for what it does not know, and -1 for what it
+ * fails to tell. */
 static struct {
     int major, clock, memory_clock, bus;
 } answers;
@@ -43,6 +44,8 @@ static CUresult answer(int *value, CUdevice_attribute attribute,
     default:
         *value = 0;
     }
+    if (*value < 0)
+        return CUDA_ERROR_UNKNOWN;
     return *value != 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
@@ -95,7 +98,7 @@ START_TEST(what_it_does_not_tell_is_typical)
 {
     fex_device device = {0}, typical;
     answers.major = 9;
-    answers.clock = -1;
+    answers.clock = 0;
     answers.memory_clock = 2000000;
     answers.bus = 0;
     test_ok(fex_device_describe(&driver, 0, &device));
@@ -104,6 +107,19 @@ START_TEST(what_it_does_not_tell_is_typical)
     ck_about(device.memory_rate, typical.memory_rate);
     ck_about(device.tensor_rate, typical.tensor_rate * 100 /
                                      typical.multiprocessors);
+}
+END_TEST
+
+START_TEST(a_driver_that_fails_is_heard)
+{
+    fex_device device = {0};
+    answers.major = 9;
+    answers.clock = 1000000;
+    answers.memory_clock = 2000000;
+    answers.bus = -1;
+    ck_assert_int_eq(fex_device_describe(&driver, 0, &device),
+                     FEX_ERROR_DRIVER);
+    ck_assert_ptr_nonnull(strstr(fex_last_error(), "cuDeviceGetAttribute"));
 }
 END_TEST
 
@@ -145,6 +161,7 @@ static void fill(TCase *tests)
 {
     tcase_add_test(tests, the_driver_is_asked);
     tcase_add_test(tests, what_it_does_not_tell_is_typical);
+    tcase_add_test(tests, a_driver_that_fails_is_heard);
     tcase_add_test(tests, an_unknown_architecture_is_refused);
     tcase_add_test(tests, every_architecture_has_a_typical_device);
 }

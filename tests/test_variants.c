@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "environment.h"
 #include "suite.h"
 #include "variants.h"
 
@@ -64,6 +65,27 @@ START_TEST(a_family_has_to_exist)
     ck_assert_int_eq(fex_variant_check_family("gathr"),
                      FEX_ERROR_INVALID_ARGUMENT);
     ck_assert_ptr_nonnull(strstr(fex_last_error(), "\"gathr\""));
+}
+END_TEST
+
+/* What users read of FLASHEXPERT_FAMILY. */
+static const char *meaning_of_family(void)
+{
+#define TEST_MEANING(field, variable, meaning)                                 \
+    if (strcmp(variable, "FLASHEXPERT_FAMILY") == 0)                           \
+        return meaning;
+    FEX_ENVIRONMENT_MAP(TEST_MEANING)
+#undef TEST_MEANING
+    return "";
+}
+
+START_TEST(the_environment_names_each)
+{
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    for (size_t i = 0; i < count; i++)
+        ck_assert_msg(strstr(meaning_of_family(), table[i]->name) != NULL,
+                      "%s", table[i]->name);
 }
 END_TEST
 
@@ -286,6 +308,7 @@ static void fill(TCase *tests)
     tcase_add_loop_test(tests, rows_are_read_as_wide_as_they_allow, 0,
                         (int)COUNT(geometries));
     tcase_add_test(tests, a_family_has_to_exist);
+    tcase_add_test(tests, the_environment_names_each);
     tcase_add_test(tests, the_last_serves_everything);
     tcase_add_test(tests, kernels_are_described);
     tcase_add_test(tests, one_more_expert_is_the_same_kernels);
