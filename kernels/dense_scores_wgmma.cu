@@ -24,6 +24,7 @@ constexpr int STEPS = ceil_div(HIDDEN_SIZE, DEPTH);
 constexpr int GROUP_TOKENS = 64; // of a warpgroup
 constexpr int WARP_TOKENS = 16;
 constexpr int GROUPS = TILE_TOKENS / GROUP_TOKENS;
+constexpr int WARPS = GROUPS * 4; // that compute
 constexpr int PIECE_BITS = 6;
 constexpr int PIECE_EXPERTS = 1 << PIECE_BITS;
 constexpr int PIECES = TILE_EXPERTS / PIECE_EXPERTS;
@@ -52,8 +53,8 @@ using Piece = float[WARP_TOKENS][PIECE_EXPERTS];
 
 struct Shared {
     Stage stages[STAGES];
-    Piece pieces[GROUPS * 4]; // one a warp
-    unsigned largest[GROUPS * 4][WARP_TOKENS];
+    Piece pieces[WARPS];
+    unsigned largest[WARPS][WARP_TOKENS];
     Barrier full[STAGES];
     Barrier empty[STAGES];
 };
@@ -103,9 +104,10 @@ __device__ __forceinline__ void copy_tiles(const fex_dense_scores_args &args,
 
 using Sums = float[TILE_EXPERTS / 2];
 
+// This warp is done with a stage.
 __device__ __forceinline__ void release(Shared &shared, int stage)
 {
-    if (threadIdx.x % 128 == 0)
+    if (threadIdx.x % 32 == 0)
         barrier_arrive(&shared.empty[stage]);
 }
 
@@ -322,7 +324,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; ++i) {
             barrier_init(&shared.full[i], 1);
-            barrier_init(&shared.empty[i], GROUPS);
+            barrier_init(&shared.empty[i], WARPS);
         }
         barrier_init_fence();
     }

@@ -278,7 +278,7 @@ __device__ __forceinline__ void compute_stages(Shared &shared, const Task &task,
         multiply(sums, columns[0], own, block > task.block);
         if (block > task.block) {
             product_wait<1>();
-            if (threadIdx.x % 128 == 0)
+            if (threadIdx.x % 32 == 0)
                 barrier_arrive(&shared.empty[released]);
         }
         columns[1].load(stage, SWIZZLE, largest);
@@ -325,7 +325,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; ++i) {
             barrier_init(&shared.full[i], PLACE_WARPS + 1);
-            barrier_init(&shared.empty[i], GROUPS);
+            barrier_init(&shared.empty[i], COMPUTE_THREADS / 32);
         }
         shared.unfit = 0;
         barrier_init_fence();

@@ -58,8 +58,9 @@ static const case_spec cases[] = {
     {BF16, SIZES(136, 40, 150, 130), .empty = 1},
     {F16, SIZES(136, 40, 150, 130), .distribution = TEST_ZIPF},
     {BF16, SIZES(8, 1, 63, 65)},
-    /* more blocks of experts than a warp counts at one time */
-    {BF16, SIZES(8, 300, 40000, 3)},
+    /* more blocks of experts than a block of threads has warps, and in a range of
+     * them more than a warp knows the beginnings of at one time */
+    {BF16, SIZES(8, 300, 70000, 12)},
 };
 
 /* Full tier: what it takes on a GPU for slabs and chunks of a table, and for

@@ -49,13 +49,6 @@ __device__ __forceinline__ void barrier_arrive(Barrier *barrier,
     simt_barrier_change(barrier, 1, 0, line);
 }
 
-__device__ __forceinline__ void barrier_arrive_at(Barrier *barrier,
-                                                  unsigned rank,
-                                                  int line = __builtin_LINE())
-{
-    simt_barrier_change(simt_remote(barrier, rank, line), 1, 0, line);
-}
-
 __device__ __forceinline__ void barrier_expect(Barrier *barrier, unsigned bytes,
                                                int line = __builtin_LINE())
 {
@@ -88,42 +81,28 @@ __forceinline__ uintptr_t simt_swizzled(uintptr_t address)
 
 __device__ __forceinline__ void copy_tile(const fex_tensor_map *map, void *to,
                                           Barrier *barrier, int column, int row,
-                                          unsigned short blocks,
                                           int line = __builtin_LINE())
 {
+    using Element = unsigned short;
     const simt_tensor_map &from =
         *reinterpret_cast<const simt_tensor_map *>(map);
-    using Element = unsigned short;
-    const int bytes =
-        static_cast<int>(from.box_rows * from.box_columns * sizeof(Element));
     const uintptr_t tile = reinterpret_cast<uintptr_t>(to);
+    const unsigned elements =
+        static_cast<unsigned>(from.box_rows * from.box_columns);
     if (tile % TILE_ALIGNMENT != 0)
         simt_runtime_of_module->fault("a tile at %p in line %d", to, line);
-    for (unsigned rank = 0; rank < 16; ++rank) {
-        if ((blocks >> rank & 1) == 0)
-            continue;
-        for (unsigned i = 0; i < from.box_rows * from.box_columns; ++i) {
-            const uint64_t r = static_cast<uint64_t>(row) + i / from.box_columns;
-            const uint64_t c =
-                static_cast<uint64_t>(column) + i % from.box_columns;
-            Element *const place = reinterpret_cast<Element *>(
-                simt_swizzled(tile + i * sizeof(Element)));
-            *simt_remote(place, rank, line) =
-                r < from.rows && c < from.columns
-                    ? reinterpret_cast<const Element *>(
-                          from.address + r * from.stride_bytes)[c]
-                    : Element(0);
-        }
-        simt_barrier_change(simt_remote(barrier, rank, line), 0, -bytes, line);
+    for (unsigned i = 0; i < elements; ++i) {
+        const uint64_t r = static_cast<uint64_t>(row) + i / from.box_columns;
+        const uint64_t c = static_cast<uint64_t>(column) + i % from.box_columns;
+        *reinterpret_cast<Element *>(
+            simt_swizzled(tile + i * sizeof(Element))) =
+            r < from.rows && c < from.columns
+                ? reinterpret_cast<const Element *>(
+                      from.address + r * from.stride_bytes)[c]
+                : Element(0);
     }
-}
-
-__device__ __forceinline__ void copy_tile(const fex_tensor_map *map, void *to,
-                                          Barrier *barrier, int column, int row,
-                                          int line = __builtin_LINE())
-{
-    copy_tile(map, to, barrier, column, row,
-              static_cast<unsigned short>(1u << cluster_rank()), line);
+    simt_barrier_change(barrier, 0,
+                        -static_cast<int>(elements * sizeof(Element)), line);
 }
 
 __device__ __forceinline__ void publish_shared() {}
@@ -207,7 +186,7 @@ __device__ __forceinline__ void product_commit()
     ++simt_all_products[threadIdx.x].group;
 }
 
-// Groups end for a whole warpgroup.
+// Groups end for a whole warp; other warps of the warpgroup may still read.
 template <int PENDING>
 __device__ __forceinline__ void product_wait(int line = __builtin_LINE())
 {
@@ -224,10 +203,10 @@ __device__ __forceinline__ void product_wait(int line = __builtin_LINE())
     if (own.done < done)
         own.done = done;
     ++simt_runtime_of_module->events;
-    const SimtProducts *const warpgroup =
-        simt_all_products + threadIdx.x / 128 * 128;
-    for (int i = 0; i < 128; ++i)
-        while (static_cast<const volatile int &>(warpgroup[i].done) < done)
+    const SimtProducts *const warp =
+        simt_all_products + threadIdx.x / 32 * 32;
+    for (int i = 0; i < 32; ++i)
+        while (static_cast<const volatile int &>(warp[i].done) < done)
             simt_runtime_of_module->look_again(line);
 }
 

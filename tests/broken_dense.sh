@@ -1,0 +1,119 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The numeric suite of the forward pass rejects broken kernels of the dense
+# family, of either engine.
+FLASHEXPERT_FAMILY=dense
+export FLASHEXPERT_FAMILY FLASHEXPERT_SIM_ARCH
+pass=forward
+name=dense
+# shellcheck source=tests/simt/broken.sh
+. "${top_srcdir:?set by make check}/tests/simt/broken.sh"
+
+# ---- What both engines share, with mma.sync
+
+FLASHEXPERT_SIM_ARCH=8.6
+
+broken sort_routes.cu 'no barrier before slots are counted' \
+    '/\[i % (COUNTERS \/ 2)\] = 0;/{n;d}'
+broken sort_routes.cu 'no barrier before counts are added up' \
+    '/^    count_blocks(args, shared, group);/{n;d}'
+broken sort_routes.cu 'no barrier before the sums of warps are read' \
+    '/shared.sums\[threadIdx.x \/ 32\] = inclusive;/{n;d}'
+broken sort_routes.cu 'no barrier before starts are used' \
+    '/^    add_up(shared, first_row);/{n;d}'
+broken sort_routes.cu 'no barrier before parts are sorted' \
+    '/place_slots(args, shared, row, token);/{n;d}'
+broken sort_routes.cu 'no barrier before routes are stored' \
+    '/args.largest\[token\] = 0;/{n;n;d}'
+broken sort_routes.cu 'sums of warps are not carried over' \
+    's/before += shared.sums\[warp\];/;/'
+broken sort_routes.cu 'slots of the tokens before do not count' \
+    's/shared.firsts\[i + j\] = before\[j\];/shared.firsts[i + j] = 0;/'
+broken sort_routes.cu 'scores of empty slots are not written' \
+    's/if (k < TOP_K && args.scores != nullptr)/if (k < 0)/'
+broken sort_routes.cu 'short parts are not sorted' \
+    '/^    sort_short(keys);/d'
+broken sort_routes.cu 'long parts are not sorted' \
+    '/^    sort_long(part, count);/d'
+broken sort_routes.cu 'a step of a long sort goes the other way' \
+    's/for (int step = size \/ 4; step > 0; step \/= 2)/for (int step = 1; step <= size \/ 4; step *= 2)/'
+broken sort_routes.cu 'weights of repeats in short parts are lost' \
+    's/if ((part\[i\] & MERGED) != 0)/if (false)/'
+broken sort_routes.cu 'weights of repeats in long parts are lost' \
+    's/if (merged && !repeat)/if (false)/'
+broken routes.cuh 'small weights are not scaled' \
+    's/static_cast<unsigned>(min_of(scaled, 253)) << 23/127u << 23/'
+broken route_list.cuh 'the window does not slide on' \
+    '/^            slide();/d'
+broken dense_sum.cu 'the sum of one range for all' \
+    's/own + (base + i) \* split_size/own/'
+broken dense_sum.cu 'tiles that do not fit f16 are kept' \
+    's/return unfit != 0;/return false;/'
+broken dense_sum.cu 'repeats count again' \
+    's/ || is_repeat(route))/)/'
+
+# ---- mma.sync
+
+broken dense_scores_mma.cu 'a stage is read before it is there' \
+    's/copies_wait<STAGES - 2>/copies_wait<STAGES - 1>/'
+broken dense_scores_mma.cu 'no barrier before stages become pieces' \
+    '/the stages are free/d'
+broken dense_scores_mma.cu 'the last columns are not guarded' \
+    's/first + row < rows && c < HIDDEN_SIZE/first + row < rows/'
+broken dense_scores_mma.cu 'half the depth is dropped' \
+    's/for (int k = 0; k < ROW;/for (int k = 0; k < ROW \/ 2;/'
+broken dense_scores_mma.cu 'only the first routes are stored' \
+    's/^         i += 32) {/         i += 1 << 20) {/'
+broken dense_states_mma.cu 'the rest of a weight is dropped' \
+    's/? Half::round(rest) : 0/? 0 : 0/'
+broken dense_states_mma.cu 'no barrier before a stage is read' \
+    '/this stage is there/d'
+broken dense_states_mma.cu 'routes past those read ahead are dropped' \
+    's/i < list.count; i += ROUNDS/i < ROUNDS * 32; i += ROUNDS/'
+broken dense_states_mma.cu 'rows of experts not chosen are seen' \
+    's/args.unfit\[blockIdx.x\] = !all_fit/args.unfit[blockIdx.x] = 0/'
+
+# ---- wgmma
+
+FLASHEXPERT_SIM_ARCH=9.0
+
+broken dense_scores_wgmma.cu 'a stage is read before it is there' \
+    '/barrier_wait(&shared.full/d'
+broken dense_scores_wgmma.cu 'a stage is filled while it is read' \
+    '/barrier_wait(&shared.empty/d'
+broken dense_scores_wgmma.cu 'a stage is given back too early' \
+    's/product_wait<1>();/product_wait<2>();/'
+broken dense_scores_wgmma.cu 'one warp gives a stage back for all' \
+    's/threadIdx.x % 32 == 0/threadIdx.x % 128 < 4/'
+broken dense_scores_wgmma.cu 'the last products are not waited for' \
+    's/product_wait<0>();/product_wait<1>();/'
+broken dense_scores_wgmma.cu 'routes past those read ahead are dropped' \
+    's/if (picks.count > PICKS \* 32)/if (false)/'
+broken dense_scores_wgmma.cu 'the second block has the columns of the first' \
+    's/? column + FEX_ROUTE_BLOCK : column/? column : column/'
+broken dense_scores_wgmma.cu 'the largest weight is not told' \
+    's/if (lane < WARP_TOKENS && largest\[lane\] != 0)/if (false)/'
+broken dense_states_wgmma.cu 'a stage is read before it is there' \
+    '/barrier_wait(&shared.full/d'
+broken dense_states_wgmma.cu 'a stage is filled while it is read' \
+    '/barrier_wait(&shared.empty/d'
+broken dense_states_wgmma.cu 'a stage is given back too early' \
+    's/product_wait<1>();/product_wait<2>();/'
+broken dense_states_wgmma.cu 'one warp gives a stage back for all' \
+    's/threadIdx.x % 32 == 0/threadIdx.x % 128 < 4/'
+broken dense_states_wgmma.cu 'the last products are not waited for' \
+    's/product_wait<0>();/product_wait<1>();/'
+broken dense_states_wgmma.cu 'the weights before are not cleared' \
+    '/^        clear(stage, trail);/d'
+broken dense_states_wgmma.cu 'more weights than a trail has are not cleared' \
+    's/if (count <= TRAIL) {/if (true) {/'
+broken dense_states_wgmma.cu 'routes past those read ahead are dropped' \
+    's/first < list.count; first += ROUNDS/first < 0; first += ROUNDS/'
+broken dense_states_wgmma.cu 'rows that do not fit f16 are not told' \
+    's/shared.unfit = 1;/shared.unfit = 0;/'
+broken dense_states_wgmma.cu 'the rest of a weight is dropped' \
+    's/? float_to_half(rest) : 0/? 0 : 0/'
+broken route_list.cuh 'the second group has the routes of the first' \
+    's/begin\[1\] + i - first + FEX_ROUTE_GROUP \* TOP_K/begin[1] + i - first/'
+
+finish
