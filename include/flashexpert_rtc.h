@@ -226,8 +226,9 @@ typedef struct fex_context_options {
  *
  * FEX_OK
  * FEX_ERROR_INVALID_ARGUMENT  context is NULL, an option is out of range, or
- *                             $FLASHEXPERT_JIT or $FLASHEXPERT_CACHE_MAX is
- *                             not understood
+ *                             $FLASHEXPERT_JIT, $FLASHEXPERT_CACHE_MAX,
+ *                             $FLASHEXPERT_CACHE_SHARED or, where it counts,
+ *                             $FLASHEXPERT_LOG is not understood
  * FEX_ERROR_IO                kernel_dir cannot be read or has no kernels
  * FEX_ERROR_OUT_OF_MEMORY, FEX_ERROR_DEVICE_OUT_OF_MEMORY
  * FEX_ERROR_NO_DRIVER         libcuda.so.1 (or $FLASHEXPERT_LIBCUDA) not found

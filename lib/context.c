@@ -90,6 +90,16 @@ static fex_status find_policy(const fex_environment *environment,
                     environment->jit);
 }
 
+static fex_status find_shared(const fex_environment *environment, int *shared)
+{
+    const char *const given = environment->cache_shared;
+    *shared = given != NULL && strcmp(given, "1") == 0;
+    if (given != NULL && !*shared && strcmp(given, "0") != 0)
+        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                        "FLASHEXPERT_CACHE_SHARED is \"%s\", not 0 or 1", given);
+    return FEX_OK;
+}
+
 /* ---- Device ------------------------------------------------------------- */
 
 static fex_status find_device(fex_context *context, int ordinal)
@@ -176,7 +186,9 @@ static fex_status open_store(fex_context *context,
 {
     const fex_environment *const environment = &context->environment;
     char *user_dir;
+    int shared;
     uint64_t max_bytes = CACHE_MAX_DEFAULT;
+    return_if_error(find_shared(environment, &shared));
     if (environment->cache_max != NULL)
         return_if_error(parse_bytes(environment->cache_max, &max_bytes));
     return_if_error(
@@ -187,8 +199,7 @@ static fex_status open_store(fex_context *context,
             either(either(options->cache_path, environment->cache_path),
                    READ_ONLY_DEFAULT),
         .max_bytes = max_bytes,
-        .shared = environment->cache_shared != NULL &&
-                  strcmp(environment->cache_shared, "1") == 0,
+        .shared = shared,
         .log = &context->log};
     const fex_status status = fex_store_create(&store, &context->store);
     free(user_dir);
@@ -217,8 +228,10 @@ static fex_status open_context(fex_context *context,
     fex_status status;
     context->owner = getpid();
     return_if_error(fex_environment_read(&context->environment));
-    fex_log_init(&context->log, options->log, options->log_user,
-                 context->environment.log);
+    status = fex_log_init(&context->log, options->log, options->log_user,
+                          context->environment.log);
+    if (status != FEX_OK)
+        goto fail_log;
     status = find_policy(&context->environment, options->jit, &policy);
     if (status != FEX_OK)
         goto fail_policy;
@@ -251,6 +264,7 @@ fail_sources:
     close_device(context);
 fail_device:
 fail_policy:
+fail_log:
     fex_environment_free(&context->environment);
     return status;
 }

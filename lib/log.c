@@ -21,22 +21,32 @@ static void to_standard_error(void *user, fex_log_level level,
     fprintf(stderr, "flashexpert: %s: %s\n", level_names[level], message);
 }
 
-static fex_log_level level_by_name(const char *name)
+static fex_status level_by_name(const char *name, fex_log_level *found)
 {
-    for (int level = FEX_LOG_ERROR; name != NULL && level <= FEX_LOG_DEBUG;
-         level++)
-        if (strcmp(name, level_names[level]) == 0)
-            return (fex_log_level)level;
-    return FEX_LOG_WARNING;
+    *found = FEX_LOG_WARNING;
+    if (name == NULL)
+        return FEX_OK;
+    for (int level = FEX_LOG_ERROR; level <= FEX_LOG_DEBUG; level++)
+        if (strcmp(name, level_names[level]) == 0) {
+            *found = (fex_log_level)level;
+            return FEX_OK;
+        }
+    return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                    "FLASHEXPERT_LOG is \"%s\", not error, warning, info or "
+                    "debug",
+                    name);
 }
 
-void fex_log_init(fex_log *log, fex_log_function function, void *user,
-                  const char *level_name)
+fex_status fex_log_init(fex_log *log, fex_log_function function, void *user,
+                        const char *level_name)
 {
-    const int own = function == NULL;
-    *log = (fex_log){.function = own ? to_standard_error : function,
-                     .user = own ? NULL : user,
-                     .level = own ? level_by_name(level_name) : FEX_LOG_DEBUG};
+    if (function != NULL) {
+        *log = (fex_log){
+            .function = function, .user = user, .level = FEX_LOG_DEBUG};
+        return FEX_OK;
+    }
+    *log = (fex_log){.function = to_standard_error};
+    return level_by_name(level_name, &log->level);
 }
 
 void fex_log_write(const fex_log *log, fex_log_level level, const char *format,

@@ -483,6 +483,27 @@ START_TEST(the_environment_sets_the_budget)
 }
 END_TEST
 
+/* What a group may use is made so, and only where asked for. */
+START_TEST(the_environment_shares_the_directory)
+{
+    static const struct {
+        const char *value;
+        mode_t mode;
+    } cases[] = {{"", 0700}, {"0", 0700}, {"1", 02770}};
+    struct stat found;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(user, sizeof user, "%s/user%zu", scratch, i);
+        setenv("FLASHEXPERT_CACHE_SHARED", cases[i].value, 1);
+        fex_context *const context = open_context(user);
+        ck_assert_int_eq(fex_cache_import(context, master_bundle, NULL),
+                         FEX_OK);
+        ck_assert_int_eq(stat(user, &found), 0);
+        ck_assert_uint_eq(found.st_mode & 07777, cases[i].mode);
+        fex_context_destroy(context);
+    }
+}
+END_TEST
+
 /* ---- Fork ---------------------------------------------------------------- */
 
 /* In the child: every call is refused, and destroying harms nobody. */
@@ -555,6 +576,7 @@ static void fill(TCase *tests)
     tcase_add_test(tests, a_list_shows_damage);
     tcase_add_test(tests, clearing_removes_the_user_tier_only);
     tcase_add_test(tests, the_environment_sets_the_budget);
+    tcase_add_test(tests, the_environment_shares_the_directory);
     tcase_add_test(tests, a_forked_child_is_told_and_does_not_hang);
 }
 

@@ -100,6 +100,20 @@ START_TEST(bad_environment_is_named)
     }
     setenv("FLASHEXPERT_CACHE_MAX", "500M", 1);
     fex_context_destroy(create(&without_device));
+
+    static const char *const answers[] = {"yes", "true", "2", "01", "1 "};
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        setenv("FLASHEXPERT_CACHE_SHARED", answers[i], 1);
+        refuses(without_device, FEX_ERROR_INVALID_ARGUMENT,
+                "FLASHEXPERT_CACHE_SHARED");
+    }
+    setenv("FLASHEXPERT_CACHE_SHARED", "0", 1);
+    fex_context_destroy(create(&without_device));
+
+    setenv("FLASHEXPERT_LOG", "verbose", 1);
+    refuses(without_device, FEX_ERROR_INVALID_ARGUMENT, "FLASHEXPERT_LOG");
+    setenv("FLASHEXPERT_LOG", "error", 1);
+    fex_context_destroy(create(&without_device));
 }
 END_TEST
 

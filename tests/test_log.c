@@ -30,7 +30,7 @@ START_TEST(hook_sees_every_level)
 {
     fex_log log;
     int user;
-    fex_log_init(&log, hook, &user, "error");
+    test_ok(fex_log_init(&log, hook, &user, "error"));
     for (int level = FEX_LOG_ERROR; level <= FEX_LOG_DEBUG; level++) {
         fex_log_write(&log, (fex_log_level)level, "number %d", level);
         ck_assert_int_eq(seen.calls, level);
@@ -48,7 +48,7 @@ START_TEST(long_messages_arrive_whole)
     char text[6000];
     memset(text, 'x', sizeof text - 1);
     text[sizeof text - 1] = '\0';
-    fex_log_init(&log, hook, NULL, NULL);
+    test_ok(fex_log_init(&log, hook, NULL, NULL));
     fex_log_write(&log, FEX_LOG_ERROR, "<%s>", text);
     ck_assert_uint_eq(strlen(seen.message), sizeof text - 1 + 2);
     ck_assert_int_eq(seen.message[sizeof text], '>');
@@ -66,7 +66,7 @@ static const char *stderr_of(const char *level_name)
     const int saved = dup(STDERR_FILENO);
     dup2(ends[1], STDERR_FILENO);
     close(ends[1]);
-    fex_log_init(&log, NULL, NULL, level_name);
+    test_ok(fex_log_init(&log, NULL, NULL, level_name));
     fex_log_write(&log, FEX_LOG_ERROR, "e%d", 1);
     fex_log_write(&log, FEX_LOG_WARNING, "w");
     fex_log_write(&log, FEX_LOG_INFO, "i");
@@ -94,10 +94,21 @@ START_TEST(standard_error_gets_the_level_asked_for)
 }
 END_TEST
 
-START_TEST(without_a_known_level_warnings)
+START_TEST(without_a_level_warnings)
 {
     ck_assert_str_eq(stderr_of(NULL), ERROR WARNING);
-    ck_assert_str_eq(stderr_of("verbose"), ERROR WARNING);
+}
+END_TEST
+
+START_TEST(no_such_level_is_refused)
+{
+    static const char *const names[] = {"verbose", "Warning", "warn", "1",
+                                        "debug "};
+    fex_log log;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        TEST_INVALID(fex_log_init(&log, NULL, NULL, names[i]), names[i]);
+        test_ok(fex_log_init(&log, hook, NULL, names[i])); /* sees all */
+    }
 }
 END_TEST
 
@@ -106,7 +117,8 @@ static void fill(TCase *tests)
     tcase_add_test(tests, hook_sees_every_level);
     tcase_add_test(tests, long_messages_arrive_whole);
     tcase_add_test(tests, standard_error_gets_the_level_asked_for);
-    tcase_add_test(tests, without_a_known_level_warnings);
+    tcase_add_test(tests, without_a_level_warnings);
+    tcase_add_test(tests, no_such_level_is_refused);
 }
 
 int main(void)
