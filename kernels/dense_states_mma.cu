@@ -103,18 +103,18 @@ __device__ __forceinline__ void copy_up(const fex_dense_states_args &args,
                                         Stage &stage, const Tile &tile,
                                         int step)
 {
-    const int first = step * DEPTH;
+    constexpr int ROWS_AT_ONCE = THREADS / UP_ROW;
+    static_assert(DEPTH % ROWS_AT_ONCE == 0);
+    const int vector = threadIdx.x % UP_ROW;
+    const int column = tile.column + vector * VECTOR;
+    const int first = static_cast<int>(threadIdx.x) / UP_ROW;
 #pragma unroll
-    for (int i = threadIdx.x; i < DEPTH * UP_ROW; i += THREADS) {
-        const int row = i / UP_ROW;
-        const int column = tile.column + i % UP_ROW * VECTOR;
-        const bool inside =
-            first + row < args.num_experts && column < HIDDEN_SIZE;
-        const fex_i64 at = inside ? static_cast<fex_i64>(first + row) *
-                                            args.up_weights_stride +
-                                        column
-                                  : 0;
-        copy_16(&stage.up[place_of<UP_ROW>(row, i % UP_ROW)],
+    for (int row = first; row < first + DEPTH; row += ROWS_AT_ONCE) {
+        const int expert = step * DEPTH + row;
+        const bool inside = expert < args.num_experts && column < HIDDEN_SIZE;
+        const fex_i64 at =
+            inside ? expert * args.up_weights_stride + column : 0;
+        copy_16(&stage.up[place_of<UP_ROW>(row, vector)],
                 static_cast<const Element *>(args.up_weights) + at, inside);
     }
 }
