@@ -115,8 +115,8 @@ template <int REGISTERS> __device__ __forceinline__ void registers_take()
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
-// ---- Products by a warpgroup: sums (64 x N) += a (64 x 16) b (16 x N). They run on
-// while the warps go on: what they read and write must be left alone until
+// ---- Products by a warpgroup: sums (64 x N) += a (64 x 16) b (16 x N). They run
+// on while the warps go on: what they read and write must be left alone until
 // product_wait.
 
 // The operand from a tile of rows of 128 bytes as copy_tile lays it out (128-byte
@@ -150,110 +150,86 @@ template <int PENDING> __device__ __forceinline__ void product_wait()
 }
 
 // clang-format off
-#define FEX_SUMS_8(s, i)                                                       \
-    "+f"((s)[i]), "+f"((s)[i + 1]), "+f"((s)[i + 2]), "+f"((s)[i + 3]),        \
-    "+f"((s)[i + 4]), "+f"((s)[i + 5]), "+f"((s)[i + 6]), "+f"((s)[i + 7])
-#define FEX_SUMS_32(s, i)                                                      \
-    FEX_SUMS_8(s, i), FEX_SUMS_8(s, i + 8), FEX_SUMS_8(s, i + 16),             \
-    FEX_SUMS_8(s, i + 24)
-#define FEX_NAMES_32 \
-    "%0, %1, %2, %3, %4, %5, %6, %7, " \
-    "%8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, " \
-    "%24, %25, %26, %27, %28, %29, %30, %31"
-#define FEX_NAMES_64 \
-    "%0, %1, %2, %3, %4, %5, %6, %7, " \
-    "%8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, " \
-    "%24, %25, %26, %27, %28, %29, %30, %31, " \
-    "%32, %33, %34, %35, %36, %37, %38, %39, " \
-    "%40, %41, %42, %43, %44, %45, %46, %47, " \
-    "%48, %49, %50, %51, %52, %53, %54, %55, " \
-    "%56, %57, %58, %59, %60, %61, %62, %63"
-#define FEX_NAMES_128 \
-    "%0, %1, %2, %3, %4, %5, %6, %7, " \
-    "%8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, " \
-    "%24, %25, %26, %27, %28, %29, %30, %31, " \
-    "%32, %33, %34, %35, %36, %37, %38, %39, " \
-    "%40, %41, %42, %43, %44, %45, %46, %47, " \
-    "%48, %49, %50, %51, %52, %53, %54, %55, " \
-    "%56, %57, %58, %59, %60, %61, %62, %63, " \
-    "%64, %65, %66, %67, %68, %69, %70, %71, " \
-    "%72, %73, %74, %75, %76, %77, %78, %79, " \
-    "%80, %81, %82, %83, %84, %85, %86, %87, " \
-    "%88, %89, %90, %91, %92, %93, %94, %95, " \
-    "%96, %97, %98, %99, %100, %101, %102, %103, " \
-    "%104, %105, %106, %107, %108, %109, %110, %111, " \
-    "%112, %113, %114, %115, %116, %117, %118, %119, " \
-    "%120, %121, %122, %123, %124, %125, %126, %127"
+#define FEX_SUMS_8(i)                                                          \
+    "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3]),    \
+    "+f"(sums[i + 4]), "+f"(sums[i + 5]), "+f"(sums[i + 6]), "+f"(sums[i + 7])
+#define FEX_SUMS_32(i)                                                         \
+    FEX_SUMS_8(i), FEX_SUMS_8(i + 8), FEX_SUMS_8(i + 16), FEX_SUMS_8(i + 24)
+#define FEX_SUMS_64 FEX_SUMS_32(0), FEX_SUMS_32(32)
+#define FEX_SUMS_128 FEX_SUMS_64, FEX_SUMS_32(64), FEX_SUMS_32(96)
+#define FEX_NAMES_32                                                           \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "   \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, "   \
+    "%30, %31"
+#define FEX_NAMES_64 FEX_NAMES_32 ", "                                         \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, "   \
+    "%46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "   \
+    "%60, %61, %62, %63"
+#define FEX_NAMES_128 FEX_NAMES_64 ", "                                        \
+    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, "   \
+    "%78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, "   \
+    "%92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, "   \
+    "%105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, "       \
+    "%116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 // clang-format on
 
-// Both operands from tiles; add: to the sums, which otherwise are replaced.
-#define FEX_PRODUCT(type)                                                      \
-    asm volatile("{\n\t.reg .pred add;\n\tsetp.ne.b32 add, %34, 0;\n\t"       \
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type      \
-                 " {" FEX_NAMES_32 "}, %32, %33, add, 1, 1, 0, 0;\n\t}"        \
-                 : FEX_SUMS_32(sums, 0)                                                  \
-                 : "l"(a), "l"(b), "r"(static_cast<int>(add)))
+// sums += a b, or sums = a b: `add` is the operand that decides. `shape` is 64 x
+// columns x 16, `major` says that tiles are as descriptor_of has them.
+#define FEX_PRODUCT(shape, type, names, sums, a, b, add, major, ...)           \
+    asm volatile("{\n\t.reg .pred add;\n\t"                                    \
+                 "setp.ne.b32 add, " add ", 0;\n\t"                            \
+                 "wgmma.mma_async.sync.aligned." shape ".f32." type "." type   \
+                 " {" names "}, " a ", " b ", add, 1, 1, " major ";\n\t}"      \
+                 : sums                                                        \
+                 : __VA_ARGS__, "r"(static_cast<int>(add_to_sums)))
+
+// Both operands from tiles, by 64 and by 256 columns.
+#define FEX_PRODUCT_64(type)                                                   \
+    FEX_PRODUCT("m64n64k16", type, FEX_NAMES_32, FEX_SUMS_32(0), "%32", "%33", \
+                "%34", "0, 0", "l"(a), "l"(b))
+#define FEX_PRODUCT_256(type)                                                  \
+    FEX_PRODUCT("m64n256k16", type, FEX_NAMES_128, FEX_SUMS_128, "%128",       \
+                "%129", "%130", "0, 0", "l"(a), "l"(b))
 template <int DTYPE>
 __device__ __forceinline__ void product(float (&sums)[32], Descriptor a,
-                                        Descriptor b, bool add)
+                                        Descriptor b, bool add_to_sums)
 {
     if constexpr (DTYPE == FEX_KERNEL_BF16)
-        FEX_PRODUCT("bf16");
+        FEX_PRODUCT_64("bf16");
     else
-        FEX_PRODUCT("f16");
+        FEX_PRODUCT_64("f16");
 }
-#undef FEX_PRODUCT
 
-#define FEX_PRODUCT(type)                                                      \
-    asm volatile("{\n\t.reg .pred add;\n\tsetp.ne.b32 add, %66, 0;\n\t"       \
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type      \
-                 " {" FEX_NAMES_64 "}, %64, %65, add, 1, 1, 0, 0;\n\t}"        \
-                 : FEX_SUMS_32(sums, 0), FEX_SUMS_32(sums, 32)                                                  \
-                 : "l"(a), "l"(b), "r"(static_cast<int>(add)))
-template <int DTYPE>
-__device__ __forceinline__ void product(float (&sums)[64], Descriptor a,
-                                        Descriptor b, bool add)
-{
-    if constexpr (DTYPE == FEX_KERNEL_BF16)
-        FEX_PRODUCT("bf16");
-    else
-        FEX_PRODUCT("f16");
-}
-#undef FEX_PRODUCT
-
-#define FEX_PRODUCT(type)                                                      \
-    asm volatile("{\n\t.reg .pred add;\n\tsetp.ne.b32 add, %130, 0;\n\t"       \
-                 "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type      \
-                 " {" FEX_NAMES_128 "}, %128, %129, add, 1, 1, 0, 0;\n\t}"        \
-                 : FEX_SUMS_32(sums, 0), FEX_SUMS_32(sums, 32), FEX_SUMS_32(sums, 64), FEX_SUMS_32(sums, 96)                                                  \
-                 : "l"(a), "l"(b), "r"(static_cast<int>(add)))
 template <int DTYPE>
 __device__ __forceinline__ void product(float (&sums)[128], Descriptor a,
-                                        Descriptor b, bool add)
+                                        Descriptor b, bool add_to_sums)
 {
     if constexpr (DTYPE == FEX_KERNEL_BF16)
-        FEX_PRODUCT("bf16");
+        FEX_PRODUCT_256("bf16");
     else
-        FEX_PRODUCT("f16");
+        FEX_PRODUCT_256("f16");
 }
-#undef FEX_PRODUCT
 
 // a from registers, as mma.sync has them, in f16.
 __device__ __forceinline__ void product(float (&sums)[64],
                                         const unsigned (&a)[4],
-                                        Descriptor b, bool add)
+                                        Descriptor b, bool add_to_sums)
 {
-    asm volatile("{\n\t.reg .pred add;\n\tsetp.ne.b32 add, %69, 0;\n\t"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
-                 "{" FEX_NAMES_64 "}, {%64, %65, %66, %67}, %68, add, 1, 1, "
-                 "0;\n\t}"
-                 : FEX_SUMS_32(sums, 0), FEX_SUMS_32(sums, 32)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),
-                   "r"(static_cast<int>(add)));
+    FEX_PRODUCT("m64n128k16", "f16", FEX_NAMES_64, FEX_SUMS_64,
+                "{%64, %65, %66, %67}", "%68", "%69", "0", "r"(a[0]), "r"(a[1]),
+                "r"(a[2]), "r"(a[3]), "l"(b));
 }
+
+#undef FEX_PRODUCT_256
+#undef FEX_PRODUCT_64
+#undef FEX_PRODUCT
+#undef FEX_NAMES_128
+#undef FEX_NAMES_64
+#undef FEX_NAMES_32
+#undef FEX_SUMS_128
+#undef FEX_SUMS_64
+#undef FEX_SUMS_32
+#undef FEX_SUMS_8
 
 // ---- Words of two 16-bit elements
 
@@ -290,11 +266,5 @@ __device__ __forceinline__ unsigned times_halves(unsigned bfloats,
         : "r"(bfloats), "r"(factors));
     return word;
 }
-
-#undef FEX_NAMES_32
-#undef FEX_NAMES_64
-#undef FEX_NAMES_128
-#undef FEX_SUMS_8
-#undef FEX_SUMS_32
 
 #endif
