@@ -6,7 +6,9 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "cache_case.h"
 #include "device_suite.h"
+#include "plan.h"
 
 /* _i of every test here: a pass, and rows so narrow or wide that they are
  * served by different families. */
@@ -68,22 +70,22 @@ static uint64_t untouched_digest(fex_pass pass)
 
 /* ---- Preparing ----------------------------------------------------------- */
 
-static fex_context_stats stats_now(void)
+static fex_context_stats stats_of(fex_context *context)
 {
     fex_context_stats stats = {.size = sizeof stats};
-    need(fex_context_get_stats(suite_device.context, &stats));
+    need(fex_context_get_stats(context, &stats));
     return stats;
 }
 
-static uint64_t compile_count(void)
+static uint64_t compiles_of(fex_context *context)
 {
-    return stats_now().compiles;
+    return stats_of(context).compiles;
 }
 
 /* How often the loader was asked for a kernel. */
 static uint64_t request_count(void)
 {
-    const fex_context_stats stats = stats_now();
+    const fex_context_stats stats = stats_of(suite_device.context);
     return stats.memory_hits + stats.cache_hits + stats.cache_misses;
 }
 
@@ -102,24 +104,95 @@ START_TEST(prepared_launch_asks_for_no_kernel)
 }
 END_TEST
 
+/* Only fex_prewarm fills the cache that an operation then prepares from, for
+ * `first` tokens, then for three times as many, up to `last`. */
+static void check_prewarm(const case_spec *spec, fex_pass pass, int64_t first,
+                          int64_t last)
+{
+    char cache[256];
+    const fex_context_options options = {.size = sizeof options,
+                                         .cache_dir = cache,
+                                         .cache_path = "/nonexistent"};
+    test_device device = suite_device;
+    scratch_make(cache);
+    need(fex_context_create(&options, &device.context));
+    for (int64_t tokens = first; tokens <= last; tokens *= 3) {
+        device_case_create(&device, spec, &c);
+        need(fex_prewarm(device.context, &c.desc, pass, tokens, NULL, 0, NULL,
+                         NULL, NULL));
+        const uint64_t before = compiles_of(device.context);
+        need(fex_op_prepare(c.op, pass, tokens));
+        ck_assert_msg(compiles_of(device.context) == before,
+                      "%s, %d tokens: prepare compiled", device_case_words(&c),
+                      (int)tokens);
+        destroy();
+    }
+    fex_context_destroy(device.context);
+    scratch_remove(cache);
+}
+
 /* Whatever a launch asks for, fex_prewarm has brought: at every width of a
- * row's loads, and for few tokens and many. */
+ * row's loads, whatever the number of tokens goes up to. */
 START_TEST(prewarm_covers_prepare)
 {
-    static const int64_t hidden_sizes[] = {1, 6, 12, 40, 320};
-    for (int size = 0; size < 5; size++)
-        for (int64_t tokens = 1; tokens < 100000; tokens *= 3) {
-            case_spec spec = plain_of(_i);
-            spec.num_tokens = 1;
-            spec.hidden_size = hidden_sizes[size];
-            create(&spec);
-            need(fex_prewarm(suite_device.context, &c.desc, PASS, tokens, NULL,
-                             0, NULL, NULL, NULL));
-            const uint64_t before = compile_count();
-            need(fex_op_prepare(c.op, PASS, tokens));
-            ck_assert_uint_eq(compile_count(), before);
-            destroy();
+    static const int64_t hidden_sizes[] = {1, 6, 12, 40};
+    const fex_pass pass = _i == 0 ? FEX_PASS_FORWARD : FEX_PASS_BACKWARD;
+    case_spec spec = plain_of(0);
+    spec.num_tokens = 1;
+    for (int size = 0; size < 4; size++) {
+        spec.hidden_size = hidden_sizes[size];
+        check_prewarm(&spec, pass, 1, 100000);
+    }
+    /* Fewer tokens than prepared for may be another family's. */
+    check_prewarm(&spec, pass, 100000, 100000);
+}
+END_TEST
+
+/* Whether this device chooses a family for up to so many tokens that typical
+ * ones of its architecture would not. */
+static int is_unusual(const case_spec *spec, int64_t num_tokens)
+{
+    const fex_device *const device = &suite_device.context->device;
+    const char *const family = suite_device.context->environment.family;
+    const fex_op_desc desc = device_case_desc(spec);
+    const fex_variant *likely[FEX_FAMILIES_MAX];
+    fex_problem problem;
+    fex_plan plan;
+    need(fex_problem_init(&problem, &desc));
+    const size_t count =
+        fex_plan_likely(&problem, device->architecture, FEX_PASS_FORWARD,
+                        num_tokens, family, likely);
+    fex_plan_make(&problem, device, FEX_PASS_FORWARD, family, &plan);
+    size_t found = 0;
+    const size_t reach = fex_plan_reach(&plan, num_tokens);
+    for (size_t r = 0; r < reach; r++)
+        for (size_t i = 0; i < count; i++)
+            found += likely[i] == plan.ranges[r].variant;
+    return found < reach;
+}
+
+/* The simulated device has so few multiprocessors that for some problem it is
+ * unusual; a GPU may not be for any. */
+START_TEST(prewarm_knows_the_device)
+{
+    static const int64_t top_ks[] = {64, 16, 32, 128, 256};
+    enum { TOKENS = 1000 };
+    case_spec spec = plain_of(0);
+    spec.dtype = FEX_DTYPE_F16;
+    spec.num_tokens = 1;
+    for (int k = 0; k < 5; k++)
+        for (spec.num_experts = 256; spec.num_experts <= 65536;
+             spec.num_experts *= 4) {
+            spec.top_k = top_ks[k];
+            if (is_unusual(&spec, TOKENS)) {
+                check_prewarm(&spec, FEX_PASS_FORWARD, TOKENS, TOKENS);
+                return;
+            }
         }
+    ck_assert_msg(!suite_device.simulated ||
+                      suite_device.context->device.architecture->major != 9 ||
+                      suite_device.context->environment.family != NULL,
+                  "no problem here shows what the device itself chooses");
 }
 END_TEST
 
@@ -426,7 +499,8 @@ static void fill(Suite *suite, int full)
     TCase *const tests = tcase_create("launch");
     (void)full; /* these are small everywhere */
     EVERY_KIND(tests, prepared_launch_asks_for_no_kernel);
-    EVERY_KIND(tests, prewarm_covers_prepare);
+    tcase_add_loop_test(tests, prewarm_covers_prepare, 0, 2);
+    tcase_add_test(tests, prewarm_knows_the_device);
     EVERY_KIND(tests, same_bits_on_every_run_and_stream);
     EVERY_KIND(tests, threads_share_an_operation);
     EVERY_KIND(tests, replay_gives_the_same_bits);
