@@ -3,7 +3,8 @@
  * library says so, holds nothing it should not, and goes on when asked again.
  *
  * A life of the library, from a context to its end, is lived once to count its
- * calls, and then again for each call, which fails. On the simulated device. */
+ * calls, and then again for each call, which fails. On the simulated device;
+ * one life is of the gather family in both passes, one of the dense family. */
 #include "config.h"
 
 #include <check.h>
@@ -13,20 +14,42 @@
 #include <string.h>
 
 #include "cache_case.h"
+#include "convert.h"
 #include "flashexpert_rtc.h"
 #include "simt/harness.h"
 
 enum { TOKENS = 6, HIDDEN = 8, TOP_K = 4, EXPERTS = 5, PAIRS = TOKENS * TOP_K };
 
-/* What prepare loads: those of forward, backward and the check of indices. */
-#define MODULES "7 modules"
+#define OP_DESC(type)                                                          \
+    {                                                                          \
+        .size = sizeof(fex_op_desc), .dtype = (type),                          \
+        .routing_dtype = FEX_DTYPE_F32, .hidden_size = HIDDEN,                 \
+        .top_k = TOP_K, .num_experts = EXPERTS, .flags = FEX_OP_CHECK_INDICES  \
+    }
+
+typedef struct kind {
+    const char *family;
+    fex_op_desc desc;
+    fex_pass passes;
+    int current; /* it takes the caller's context, not the device's own */
+    float tolerance;
+    const char *modules; /* that prepare loads, the check of indices included */
+} kind;
+
+static const kind kinds[] = {
+    {"gather", OP_DESC(FEX_DTYPE_F32), FEX_PASS_BOTH, 0, 1e-5f, "7 modules"},
+    {"dense", OP_DESC(FEX_DTYPE_BF16), FEX_PASS_FORWARD, 1, 1e-2f,
+     "5 modules"},
+};
+enum { KINDS = sizeof kinds / sizeof *kinds };
 
 static simt_harness h;
 static char cache[256];
 
 /* ---- The data ----------------------------------------------------------- */
 
-/* Everything in one structure, so that a device has a copy of it. */
+/* Everything in one structure, so that a device has a copy of it. Elements of a
+ * narrower type than float fill the front of their array. */
 typedef struct data {
     float hidden_states[TOKENS * HIDDEN];
     float grad_output[TOKENS * HIDDEN];
@@ -47,13 +70,6 @@ typedef struct data {
 
 static data input;
 static data truth;
-
-static const fex_op_desc desc = {.size = sizeof desc,
-                                 .dtype = FEX_DTYPE_F32,
-                                 .hidden_size = HIDDEN,
-                                 .top_k = TOP_K,
-                                 .num_experts = EXPERTS,
-                                 .flags = FEX_OP_CHECK_INDICES};
 
 static fex_forward_args forward_on(data *where)
 {
@@ -84,35 +100,56 @@ static fex_backward_args backward_on(data *where)
         .grad_routing_weights = where->grad_routing_weights};
 }
 
-static void make_data(void)
+#define NUMBERS_MAX ((size_t)TOKENS * HIDDEN)
+_Static_assert(EXPERTS <= TOKENS, "the largest input has a row a token");
+
+static void convert(float *array, size_t count, fex_dtype dtype)
+{
+    double values[NUMBERS_MAX];
+    ck_assert_uint_le(count, NUMBERS_MAX);
+    fex_convert_load(FEX_DTYPE_F32, array, 0, (int64_t)count, values);
+    fex_convert_store(dtype, array, 0, (int64_t)count, values);
+}
+
+static void make_data(const kind *of)
 {
     float *const numbers = (float *)(void *)&input;
+    const fex_op_desc *const desc = &of->desc;
     for (size_t i = 0; i < FIRST_OUTPUT / sizeof *numbers; i++)
         numbers[i] = sinf((float)i * 1.7f);
     for (int i = 0; i < PAIRS; i++)
         input.indices[i] = i % 7 == 0 ? -1 : i * i % EXPERTS;
+    convert(input.hidden_states, TOKENS * HIDDEN, desc->dtype);
+    convert(input.grad_output, TOKENS * HIDDEN, desc->dtype);
+    convert(input.down_weights, EXPERTS * HIDDEN, desc->dtype);
+    convert(input.up_weights, EXPERTS * HIDDEN, desc->dtype);
     memset((char *)&input + FIRST_OUTPUT, 0xff, sizeof input - FIRST_OUTPUT);
     truth = input;
     const fex_forward_args forward = forward_on(&truth);
     const fex_backward_args backward = backward_on(&truth);
-    ck_assert_int_eq(fex_reference_forward(&desc, &forward), FEX_OK);
-    ck_assert_int_eq(fex_reference_backward(&desc, &backward), FEX_OK);
+    ck_assert_int_eq(fex_reference_forward(desc, &forward), FEX_OK);
+    if ((of->passes & FEX_PASS_BACKWARD) != 0)
+        ck_assert_int_eq(fex_reference_backward(desc, &backward), FEX_OK);
 }
 
-static void check_outputs(const data *result, size_t count)
+static void check_outputs(const kind *of, const data *result, size_t count)
 {
-    const float *const is =
-        (const float *)(const void *)((const char *)result + FIRST_OUTPUT);
-    const float *const should =
-        (const float *)(const void *)((const char *)&truth + FIRST_OUTPUT);
+    double is[ALL_OUTPUTS];
+    double should[ALL_OUTPUTS];
+    fex_convert_load(of->desc.dtype, (const char *)result + FIRST_OUTPUT, 0,
+                     (int64_t)count, is);
+    fex_convert_load(of->desc.dtype, (const char *)&truth + FIRST_OUTPUT, 0,
+                     (int64_t)count, should);
     for (size_t i = 0; i < count; i++)
-        ck_assert_msg(fabsf(is[i] - should[i]) <= 1e-5f * (1 + fabsf(should[i])),
+        ck_assert_msg(fabs(is[i] - should[i]) <=
+                          of->tolerance * (1 + fabs(should[i])),
                       "output %zu is %g, not %g", i, is[i], should[i]);
 }
 
 /* ---- A life ------------------------------------------------------------- */
 
 typedef struct life {
+    const kind *kind;
     fex_context *context;
     fex_op *op;
     data *memory; /* on the device, as is workspace */
@@ -126,19 +163,22 @@ typedef struct life {
 
 static fex_status create_context(life *l)
 {
-    const fex_context_options options = {.size = sizeof options,
-                                         .cache_dir = cache};
+    const fex_context_options options = {
+        .size = sizeof options,
+        .device = l->kind->current ? FEX_DEVICE_CURRENT : 0,
+        .cache_dir = cache};
+    setenv("FLASHEXPERT_FAMILY", l->kind->family, 1);
     return fex_context_create(&options, &l->context);
 }
 
 static fex_status create_op(life *l)
 {
-    return fex_op_create(l->context, &desc, &l->op);
+    return fex_op_create(l->context, &l->kind->desc, &l->op);
 }
 
 static fex_status prepare(life *l)
 {
-    return fex_op_prepare(l->op, FEX_PASS_BOTH, TOKENS);
+    return fex_op_prepare(l->op, l->kind->passes, TOKENS);
 }
 
 static fex_status run_forward(life *l)
@@ -175,14 +215,28 @@ static void step(life *l, fex_status (*take)(life *l))
 
 enum { WORKSPACE_SIZE = 1 << 16 }; /* more than the operation asks for */
 
-/* The harness's own calls are not part of a life. Its context is not current
- * during one, so that the library has to make its own so. */
-static void begin_life(life *l)
+/* Makes the harness's context what it is during a life: not current, so that
+ * the library has to make its own so, unless the caller's is what it takes. */
+static void leave_context(const life *l)
+{
+    CUcontext popped;
+    if (!l->kind->current)
+        ck_assert_int_eq(h.driver.cuCtxPopCurrent(&popped), CUDA_SUCCESS);
+}
+
+static void enter_context(const life *l)
+{
+    if (!l->kind->current)
+        ck_assert_int_eq(h.driver.cuCtxPushCurrent(h.context), CUDA_SUCCESS);
+}
+
+/* The harness's own calls are not part of a life. */
+static void begin_life(life *l, const kind *of)
 {
     CUdeviceptr memory;
     CUdeviceptr workspace;
-    CUcontext popped;
-    *l = (life){.workspace_size = WORKSPACE_SIZE};
+    *l = (life){.kind = of, .workspace_size = WORKSPACE_SIZE};
+    make_data(of);
     ck_assert_int_eq(h.driver.cuMemAlloc(&memory, sizeof input), CUDA_SUCCESS);
     ck_assert_int_eq(h.driver.cuMemAlloc(&workspace, WORKSPACE_SIZE),
                      CUDA_SUCCESS);
@@ -190,7 +244,7 @@ static void begin_life(life *l)
                      CUDA_SUCCESS);
     l->memory = (data *)(uintptr_t)memory;
     l->workspace = (void *)(uintptr_t)workspace;
-    ck_assert_int_eq(h.driver.cuCtxPopCurrent(&popped), CUDA_SUCCESS);
+    leave_context(l);
 }
 
 /* `left` is what the driver may still hold besides the harness's context. */
@@ -199,10 +253,10 @@ static void end_life(const life *l, const char *plan, const char *left)
     data result;
     char live[256];
     const CUdeviceptr memory = (CUdeviceptr)(uintptr_t)l->memory;
-    ck_assert_int_eq(h.driver.cuCtxPushCurrent(h.context), CUDA_SUCCESS);
+    enter_context(l);
     ck_assert_int_eq(h.driver.cuMemcpyDtoH(&result, memory, sizeof result),
                      CUDA_SUCCESS);
-    check_outputs(&result, l->outputs);
+    check_outputs(l->kind, &result, l->outputs);
     h.driver.cuMemFree(memory);
     h.driver.cuMemFree((CUdeviceptr)(uintptr_t)l->workspace);
     h.live(live, sizeof live);
@@ -237,40 +291,52 @@ static void take_record(life_record *record, phase part)
 
 /* Modules are unloaded in the context they were loaded into. Where that cannot
  * be made current they go when it does. */
-static const char *left_after(phase planned, const char *plan)
+static const char *left_after(const kind *of, phase planned, const char *plan)
 {
-    return planned == DESTROYING &&
-                   (strncmp(plan, "cuCtxGetCurrent:", 16) == 0 ||
-                    strncmp(plan, "cuCtxPushCurrent:", 17) == 0)
-               ? "1 primary contexts, " MODULES
-               : "1 primary contexts";
+    static char left[64];
+    const int stay = planned == DESTROYING &&
+                     (strncmp(plan, "cuCtxGetCurrent:", 16) == 0 ||
+                      strncmp(plan, "cuCtxPushCurrent:", 17) == 0);
+    snprintf(left, sizeof left, "1 primary contexts%s%s", stay ? ", " : "",
+             stay ? of->modules : "");
+    return left;
 }
 
-static void run_life(life *l, phase planned, const char *plan,
+static void run_life(life *l, const kind *of, phase planned, const char *plan,
                      life_record *record)
 {
-    CUcontext popped;
     memset(record, 0, sizeof *record);
-    begin_life(l);
+    begin_life(l, of);
     h.plan(planned == LAUNCHING ? plan : NULL);
     step(l, create_context);
     step(l, create_op);
     step(l, prepare);
     step(l, run_forward);
-    step(l, run_backward);
+    if ((of->passes & FEX_PASS_BACKWARD) != 0)
+        step(l, run_backward);
     take_record(record, LAUNCHING);
 
     h.plan(NULL);
-    h.driver.cuCtxPushCurrent(h.context);
-    h.driver.cuCtxSynchronize();
-    h.driver.cuCtxPopCurrent(&popped);
+    enter_context(l);
+    ck_assert_int_eq(h.driver.cuCtxSynchronize(), CUDA_SUCCESS);
+    leave_context(l);
 
     h.plan(planned == DESTROYING ? plan : NULL);
     fex_op_destroy(l->op);
     fex_context_destroy(l->context);
     take_record(record, DESTROYING);
     h.plan(NULL);
-    end_life(l, plan != NULL ? plan : "no fault", left_after(planned, plan));
+    end_life(l, plan != NULL ? plan : "no fault",
+             left_after(of, planned, plan));
+}
+
+static int is_one_of(const char *const *names, size_t count,
+                     const char *function)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(names[i], function) == 0)
+            return 1;
+    return 0;
 }
 
 /* Calls whose failure nobody needs to know of: they put something into words,
@@ -280,21 +346,19 @@ static int may_be_ignored(const char *function)
     static const char *const names[] = {
         "cuGetErrorName", "cuGetErrorString", "cuModuleUnload",
         "cuDevicePrimaryCtxRelease", "cuCtxPopCurrent"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(names[i], function) == 0)
-            return 1;
-    return 0;
+    return is_one_of(names, sizeof names / sizeof *names, function);
 }
 
 /* A life in which one call fails. */
-static void check_fault(phase part, const char *function, unsigned long call,
-                        const char *result, fex_status status)
+static void check_fault(const kind *of, phase part, const char *function,
+                        unsigned long call, const char *result,
+                        fex_status status)
 {
     char plan[128];
     life_record record;
     life l;
     snprintf(plan, sizeof plan, "%s:%lu=%s", function, call, result);
-    run_life(&l, part, plan, &record);
+    run_life(&l, of, part, plan, &record);
     ck_assert_msg(record.hits == 1, "%s did not happen", plan);
     if (part == DESTROYING || may_be_ignored(function)) {
         ck_assert_msg(l.failures == 0, "%s: %s", plan, l.error);
@@ -312,7 +376,6 @@ static void open_harness(void)
 {
     scratch_make(cache);
     simt_harness_open(&h);
-    make_data();
 }
 
 static void close_harness(void)
@@ -328,22 +391,58 @@ START_TEST(each_call_of_the_driver_fails)
         fex_status status;
     } faults[] = {{"CUDA_ERROR_UNKNOWN", FEX_ERROR_DRIVER},
                   {"CUDA_ERROR_OUT_OF_MEMORY", FEX_ERROR_DEVICE_OUT_OF_MEMORY}};
+    const kind *const of = &kinds[_i];
     life_record clean;
     life l;
     unsigned long faults_made = 0;
-    run_life(&l, PHASES, NULL, &clean); /* fills the cache */
-    run_life(&l, PHASES, NULL, &clean);
+    run_life(&l, of, PHASES, NULL, &clean); /* fills the cache */
+    run_life(&l, of, PHASES, NULL, &clean);
     ck_assert_int_eq(l.failures, 0);
     for (int part = 0; part < PHASES; part++)
         for (int i = 0; i < FUNCTIONS; i++)
             for (unsigned long n = 1; n <= clean.calls[part][i]; n++) {
                 const size_t which = (n + (size_t)i) % 2;
-                check_fault((phase)part, functions[i], n, faults[which].result,
-                            faults[which].status);
+                check_fault(of, (phase)part, functions[i], n,
+                            faults[which].result, faults[which].status);
                 faults_made++;
             }
-    printf("%lu calls of the driver failed\n", faults_made);
-    ck_assert_uint_gt(faults_made, 60);
+    printf("%s: %lu calls of the driver failed\n", of->family, faults_made);
+    ck_assert_uint_gt(faults_made, 40);
+}
+END_TEST
+
+/* Functions of the driver's table that only the command and tests call. */
+static int is_for_others(const char *function)
+{
+    static const char *const names[] = {
+        "cuCtxSynchronize", "cuFuncGetAttribute", "cuStreamCreate",
+        "cuStreamDestroy", "cuEventCreate", "cuEventRecord",
+        "cuEventSynchronize", "cuEventElapsedTime", "cuEventDestroy",
+        "cuMemAlloc", "cuMemFree", "cuMemcpyHtoD", "cuMemcpyDtoH",
+        "cuMemsetD8", "cuStreamBeginCapture", "cuStreamEndCapture",
+        "cuGraphInstantiate", "cuGraphLaunch", "cuGraphExecDestroy",
+        "cuGraphDestroy"};
+    return is_one_of(names, sizeof names / sizeof *names, function);
+}
+
+/* Together the lives call all of the others, so that each fails above. */
+START_TEST(lives_call_every_function)
+{
+    unsigned long calls[FUNCTIONS] = {0};
+    life_record record;
+    life l;
+    /* The second of either has something to put into words. */
+    for (int i = 0; i < 2 * KINDS; i++) {
+        run_life(&l, &kinds[i / 2], LAUNCHING,
+                 i % 2 == 0 ? NULL : "cuLaunchKernelEx:1=CUDA_ERROR_UNKNOWN",
+                 &record);
+        for (int part = 0; part < PHASES; part++)
+            for (int f = 0; f < FUNCTIONS; f++)
+                calls[f] += record.calls[part][f];
+    }
+    for (int f = 0; f < FUNCTIONS; f++)
+        ck_assert_msg((calls[f] == 0) == is_for_others(functions[f]),
+                      "%lu calls of %s", calls[f], functions[f]);
 }
 END_TEST
 
@@ -352,16 +451,16 @@ START_TEST(some_failures_mean_something)
 {
     life_record record;
     life l;
-    run_life(&l, LAUNCHING, "cuInit:1=CUDA_ERROR_NO_DEVICE", &record);
+    run_life(&l, &kinds[0], LAUNCHING, "cuInit:1=CUDA_ERROR_NO_DEVICE", &record);
     ck_assert_uint_eq(record.hits, 1);
     ck_assert_int_eq(l.status, FEX_ERROR_NO_DEVICE);
     /* A cached kernel that the driver refuses is compiled again. */
-    run_life(&l, LAUNCHING, "cuModuleLoadDataEx:2=CUDA_ERROR_INVALID_IMAGE",
+    run_life(&l, &kinds[0], LAUNCHING, "cuModuleLoadDataEx:2=CUDA_ERROR_INVALID_IMAGE",
              &record);
     ck_assert_uint_eq(record.hits, 1);
     ck_assert_int_eq(l.failures, 0);
     /* A failure that cannot be put into words is one nevertheless. */
-    run_life(&l, LAUNCHING,
+    run_life(&l, &kinds[0], LAUNCHING,
              "cuLaunchKernelEx:2=CUDA_ERROR_UNKNOWN;"
              "cuGetErrorName:1=CUDA_ERROR_UNKNOWN;"
              "cuGetErrorString:1=CUDA_ERROR_UNKNOWN",
@@ -407,7 +506,7 @@ START_TEST(each_call_of_the_compiler_fails)
             break;
         scratch_remove(cache);
         scratch_make(cache);
-        begin_life(&l);
+        begin_life(&l, &kinds[0]);
         snprintf(plan, sizeof plan, "%s:%d=%s", function, call,
                  compiler_faults[_i].result);
         h.compiler_plan(plan);
@@ -419,10 +518,9 @@ START_TEST(each_call_of_the_compiler_fails)
         ck_assert_msg(l.failures == (expected != FEX_OK), "%s: %s", plan,
                       l.error);
         ck_assert_msg(l.status == expected, "%s: %s", plan, l.error);
-        ck_assert_int_eq(h.driver.cuCtxPushCurrent(h.context), CUDA_SUCCESS);
+        enter_context(&l);
         ck_assert_int_eq(h.driver.cuCtxSynchronize(), CUDA_SUCCESS);
-        CUcontext popped;
-        ck_assert_int_eq(h.driver.cuCtxPopCurrent(&popped), CUDA_SUCCESS);
+        leave_context(&l);
         fex_op_destroy(l.op);
         fex_context_destroy(l.context);
         end_life(&l, plan, "1 primary contexts");
@@ -441,7 +539,8 @@ int main(void)
 
     tcase_add_checked_fixture(faults, open_harness, close_harness);
     tcase_set_timeout(faults, 300);
-    tcase_add_test(faults, each_call_of_the_driver_fails);
+    tcase_add_loop_test(faults, each_call_of_the_driver_fails, 0, KINDS);
+    tcase_add_test(faults, lives_call_every_function);
     tcase_add_test(faults, some_failures_mean_something);
     tcase_add_loop_test(faults, each_call_of_the_compiler_fails, 0,
                         compiler_fault_count);
