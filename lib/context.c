@@ -96,7 +96,8 @@ static fex_status find_shared(const fex_environment *environment, int *shared)
     *shared = given != NULL && strcmp(given, "1") == 0;
     if (given != NULL && !*shared && strcmp(given, "0") != 0)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                        "FLASHEXPERT_CACHE_SHARED is \"%s\", not 0 or 1", given);
+                        "FLASHEXPERT_CACHE_SHARED is \"%s\", not 0 or 1",
+                        given);
     return FEX_OK;
 }
 

@@ -451,12 +451,13 @@ START_TEST(some_failures_mean_something)
 {
     life_record record;
     life l;
-    run_life(&l, &kinds[0], LAUNCHING, "cuInit:1=CUDA_ERROR_NO_DEVICE", &record);
+    run_life(&l, &kinds[0], LAUNCHING, "cuInit:1=CUDA_ERROR_NO_DEVICE",
+             &record);
     ck_assert_uint_eq(record.hits, 1);
     ck_assert_int_eq(l.status, FEX_ERROR_NO_DEVICE);
     /* A cached kernel that the driver refuses is compiled again. */
-    run_life(&l, &kinds[0], LAUNCHING, "cuModuleLoadDataEx:2=CUDA_ERROR_INVALID_IMAGE",
-             &record);
+    run_life(&l, &kinds[0], LAUNCHING,
+             "cuModuleLoadDataEx:2=CUDA_ERROR_INVALID_IMAGE", &record);
     ck_assert_uint_eq(record.hits, 1);
     ck_assert_int_eq(l.failures, 0);
     /* A failure that cannot be put into words is one nevertheless. */

@@ -152,7 +152,8 @@ static void check_report(const fex_kernel_spec *spec, const char *words,
     ck_assert_msg(spills >= 0 && spills <= SPILLED_MAX,
                   "%s: %d bytes are spilled", words, spills);
     /* Products that wait for each other are right, and several times slower. */
-    ck_assert_msg(strstr(report, "serialized") == NULL, "%s: %s", words, report);
+    ck_assert_msg(strstr(report, "serialized") == NULL, "%s: %s", words,
+                  report);
     /* Registers are handed out to warps, eight a thread at a time. */
     ck_assert_msg(threads * blocks * ((registers + 7) / 8 * 8) <= 65536,
                   "%s: %d registers leave no room for %lld blocks of %lld",
