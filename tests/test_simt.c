@@ -179,7 +179,8 @@ START_TEST(votes)
     run_well(KERNEL("const unsigned lane = threadIdx.x;\n"
                     "const unsigned mask = lane < 20 ? 0xfffffu : ~0xfffffu;\n"
                     "unsigned *out = args.out + lane * 5;\n"
-                    "if (lane < 20) out[0] = __ballot_sync(mask, lane % 3 == 0);\n"
+                    "if (lane < 20)\n"
+                    "    out[0] = __ballot_sync(mask, lane % 3 == 0);\n"
                     "else out[0] = __ballot_sync(mask, lane % 2 == 0);\n"
                     "out[1] = __all_sync(mask, lane < 20);\n"
                     "out[2] = __any_sync(mask, lane == 3);\n"
@@ -293,33 +294,43 @@ START_TEST(dependent_launches_wait)
 }
 END_TEST
 
-/* Blocks and warps come in some other order than that of their numbers. */
+/* Of 40 blocks, those that come right after the one before them. */
+static unsigned count_ascending(void)
+{
+    unsigned ascending = 0;
+    run_well(KERNEL("args.out[1 + blockIdx.x] = atomicAdd(args.out, 1u);\n"),
+             40, 1, 41);
+    for (unsigned i = 1; i < 40; i++)
+        ascending += out[1 + i] == out[i] + 1;
+    return ascending;
+}
+
+/* Blocks and warps come in some other order than that of their numbers. Any
+ * one order may be drawn, theirs too, but not again and again. */
 START_TEST(order_is_drawn)
 {
-    run_well(KERNEL("if (threadIdx.x == 0 && blockIdx.x == 0)\n"
-                    "    args.out[0] = args.out[1] = 0;\n"
-                    "args.out[2 + blockIdx.x] = atomicAdd(args.out, 1u);\n"),
-             40, 1, 64);
-    unsigned ascending = 0;
-    for (unsigned i = 1; i < 40; i++)
-        ascending += out[2 + i] == out[1 + i] + 1;
-    ck_assert_uint_lt(ascending, 20);
+    unsigned least = 40;
+    for (unsigned launch = 0; launch < 5; launch++) {
+        const unsigned ascending = count_ascending();
+        least = ascending < least ? ascending : least;
+    }
+    ck_assert_uint_lt(least, 20);
 
     run_well(KERNEL("__shared__ unsigned turn;\n"
                     "if (threadIdx.x == 0) turn = 0;\n"
                     "__syncthreads();\n"
                     "const unsigned mine = atomicAdd(&turn, 1u);\n"
                     "args.out[blockIdx.x * 64 + mine] = threadIdx.x;"),
-             8, 64, 512);
+             64, 64, 4096);
     unsigned first_lane = 0;
     unsigned first_warp = 0;
-    for (unsigned block = 0; block < 8; block++) {
+    for (unsigned block = 0; block < 64; block++) {
         first_lane += out[block * 64] % 32 == 0;
         first_warp += out[block * 64] < 32;
     }
-    ck_assert_uint_lt(first_lane, 4);
+    ck_assert_uint_lt(first_lane, 32);
     ck_assert_uint_gt(first_warp, 0);
-    ck_assert_uint_lt(first_warp, 8);
+    ck_assert_uint_lt(first_warp, 64);
 }
 END_TEST
 
@@ -413,15 +424,18 @@ static const struct {
      "has exited"},
     {KERNEL("if (threadIdx.x < 40)\n__syncthreads();\nelse\n__syncthreads();"),
      0, "meet at two barriers"},
-    {KERNEL("if (threadIdx.x < 40)\n__syncwarp();\n__syncthreads();"), 2,
-     "is never reached by lane 8: thread (40,0,0) of block (0,0,0) waits at "
+    {KERNEL("if (blockIdx.x == 1 && threadIdx.x < 40)\n__syncwarp();\n"
+            "__syncthreads();"),
+     2,
+     "is never reached by lane 8: thread (40,0,0) of block (1,0,0) waits at "
      "the block's barrier in line 7"},
     {KERNEL("if (threadIdx.x % 32 < 9)\n__ballot_sync(0x3ff, 1);\n"
             "else if (threadIdx.x % 32 == 9)\n__ballot_sync(0xffff, 1);"),
      0, "__ballot_sync"},
     {KERNEL("\nif (threadIdx.x < 16) __shfl_sync(0xffff0000, 1, 0);"), 2,
      "is not in its own mask 0xffff0000"},
-    {KERNEL("if (threadIdx.x % 32 > 3)\nargs.out[0] = __shfl_sync(~0xfu, 1, 2);"),
+    {KERNEL("if (threadIdx.x % 32 > 3)\n"
+            "args.out[0] = __shfl_sync(~0xfu, 1, 2);"),
      2, "reads lane 2, which takes no part"},
     {KERNEL("if (threadIdx.x % 2)\n__all_sync(~0u, 1);\nelse\n__syncwarp();"),
      0, "lanes of one warp meet at"},
@@ -463,8 +477,9 @@ START_TEST(offence_of_a_cluster_is_reported)
 {
     unsigned seen = 0;
     char line[32];
-    /* Whether a block ends too early is a matter of order. */
-    for (unsigned i = 0; i < 8 && seen == 0; i++) {
+    /* Whether a block ends too early is a matter of order, decided anew each
+     * time. */
+    for (unsigned i = 0; i < 40 && seen == 0; i++) {
         run_clusters(cluster_offences[_i].source, 2, 2, 64, 0, 64);
         seen = strstr(h.report(), cluster_offences[_i].words) != NULL;
     }
@@ -551,8 +566,9 @@ START_TEST(wild_access_is_reported)
     snprintf(line, sizeof line, "kernel.cpp:%d",
              accesses[_i].line + FIRST_LINE - 1);
     ck_assert_msg(strstr(report, line) != NULL, "no %s in: %s", line, report);
-    ck_assert_msg(strstr(report, "kernel kernel, block (0,0,0), thread") != NULL,
-                  "%s", report);
+    ck_assert_msg(
+        strstr(report, "kernel kernel, block (0,0,0), thread") != NULL, "%s",
+        report);
 }
 END_TEST
 
