@@ -3,7 +3,7 @@
  * type and architecture, keeps its numbers in registers, and leaves as many
  * blocks on a multiprocessor as it asks for.
  *
- *     test_kernels          a part of the product, under a minute
+ *     test_kernels          a part of the product, a minute or two
  *     test_kernels --full [ARCHITECTURE]   all of it, or of one architecture
  *     test_kernels --show   prints registers and spills of each */
 #include "config.h"
@@ -23,6 +23,11 @@
  * less than a block fewer on each multiprocessor would. */
 #define SPILLED_MAX 32
 #define CASES_MAX 4096
+
+/* Enough experts and few: of the latter only what they change is compiled, in
+ * particular how far dense kernels read ahead, by the share that is chosen. */
+#define EXPERTS 102400
+#define EXPERTS_FEW 1024
 
 /* One problem, on one architecture, with rows aligned to so many bytes. */
 typedef struct kernel_case {
@@ -51,10 +56,17 @@ static void add_case(fex_dtype dtype, int64_t hidden_size, int64_t top_k,
                     .index_type = wide ? FEX_INDEX_I64 : FEX_INDEX_I32,
                     .hidden_size = hidden_size,
                     .top_k = top_k,
-                    .num_experts = 102400,
+                    .num_experts = EXPERTS,
                     .check_indices = 1},
         .architecture = architecture,
         .alignment = alignment};
+}
+
+static void add_few(fex_dtype dtype, int64_t hidden_size, int64_t top_k,
+                    const fex_architecture *architecture)
+{
+    add_case(dtype, hidden_size, top_k, architecture, 16, 0);
+    cases[case_count - 1].problem.num_experts = EXPERTS_FEW;
 }
 
 static const fex_dtype dtypes[] = {FEX_DTYPE_F16, FEX_DTYPE_BF16,
@@ -65,8 +77,13 @@ static void add_some(void)
     size_t count;
     const fex_architecture *const table = fex_architecture_table(&count);
     const fex_architecture *const hopper = fex_architecture_by_name("sm_90a");
-    for (size_t a = 0; a < count; a++)
+    for (size_t a = 0; a < count; a++) {
         add_case(FEX_DTYPE_BF16, 1024, 64, &table[a], 16, 0);
+        add_few(FEX_DTYPE_BF16, 1024, 32, &table[a]);
+    }
+    add_few(FEX_DTYPE_F16, 1024, 64, hopper);
+    add_few(FEX_DTYPE_F16, 1024, 64, fex_architecture_by_name("sm_89"));
+    add_few(FEX_DTYPE_BF16, 1024, 8, hopper);
     add_case(FEX_DTYPE_F16, 1024, 64, hopper, 16, 1);
     add_case(FEX_DTYPE_F32, 1536, 512, hopper, 16, 0);
     add_case(FEX_DTYPE_F16, 7, 3, &table[0], 2, 0);
@@ -78,6 +95,7 @@ static void add_all(const char *only)
 {
     static const int64_t hidden_sizes[] = {1, 7, 64, 320, 1024, 1536, 4096};
     static const int64_t top_ks[] = {1, 64, 4096};
+    static const int64_t top_ks_of_few[] = {8, 16, 32, 48, 64};
     size_t count;
     const fex_architecture *const table = fex_architecture_table(&count);
     for (size_t a = 0; a < count; a++) {
@@ -88,6 +106,12 @@ static void add_all(const char *only)
                 for (size_t k = 0; k < 3; k++)
                     add_case(dtypes[d], hidden_sizes[h], top_ks[k], &table[a],
                              h % 2 == 0 ? 16 : 4, (int)k % 2);
+        for (size_t k = 0; k < 5; k++)
+            for (size_t d = 0; d < 2; d++) { /* the dense family's */
+                add_few(dtypes[d], 64, top_ks_of_few[k], &table[a]);
+                add_few(dtypes[d], 1024, top_ks_of_few[k], &table[a]);
+            }
+        add_few(FEX_DTYPE_F32, 1024, 64, &table[a]);
     }
 }
 
@@ -160,12 +184,27 @@ static void check_report(const fex_kernel_spec *spec, const char *words,
                   words, registers, (long long)blocks, (long long)threads);
 }
 
-static void compile(const fex_kernel_spec *spec)
+static fex_recipe recipe_of(const fex_kernel_spec *spec)
 {
     fex_recipe recipe;
+    test_ok(fex_specialize(&sources, spec, &recipe));
+    return recipe;
+}
+
+static int is_same(const fex_kernel_spec *a, const fex_kernel_spec *b)
+{
+    fex_recipe of_a = recipe_of(a);
+    fex_recipe of_b = recipe_of(b);
+    const int same = strcmp(of_a.key, of_b.key) == 0;
+    fex_recipe_free(&of_a);
+    fex_recipe_free(&of_b);
+    return same;
+}
+
+static void compile(const fex_kernel_spec *spec)
+{
+    fex_recipe recipe = recipe_of(spec);
     fex_cubin cubin;
-    ck_assert_msg(fex_specialize(&sources, spec, &recipe) == FEX_OK, "%s",
-                  fex_last_error());
     recipe.options[recipe.option_count++] = "--ptxas-options=-v";
     record.last[FEX_LOG_DEBUG][0] = '\0';
     ck_assert_msg(fex_compiler_compile(compiler, &recipe, &sources, &cubin) ==
@@ -180,25 +219,47 @@ static void compile(const fex_kernel_spec *spec)
     fex_recipe_free(&recipe);
 }
 
+/* Compiles the kernels of a family, but for those that EXPERTS experts would
+ * have too if there are others. Returns how many. */
+static int compile_family(const kernel_case *c, const fex_variant *family)
+{
+    const fex_geometry geometry = fex_geometry_for(&c->problem, c->alignment);
+    fex_kernel_spec specs[FEX_KERNELS_MAX];
+    fex_kernel_spec of_many[FEX_KERNELS_MAX];
+    fex_problem many = c->problem;
+    int compiled = 0;
+    many.num_experts = EXPERTS;
+    const size_t count =
+        family->describe(&c->problem, c->architecture, geometry, specs);
+    ck_assert_uint_eq(
+        family->describe(&many, c->architecture, geometry, of_many), count);
+    for (size_t i = 0; i < count; i++) {
+        if (c->problem.num_experts != EXPERTS &&
+            is_same(&specs[i], &of_many[i]))
+            continue;
+        compile(&specs[i]);
+        compiled++;
+    }
+    return compiled;
+}
+
 START_TEST(all_kernels_of_a_problem_compile)
 {
     const kernel_case *const c = &cases[_i];
-    const fex_geometry geometry = fex_geometry_for(&c->problem, c->alignment);
-    fex_kernel_spec specs[FEX_KERNELS_MAX];
     size_t families;
     const fex_variant *const *const table = fex_variant_table(&families);
     int compiled = 0;
-    for (size_t f = 0; f < families; f++) {
-        if (!table[f]->applies(&c->problem, c->architecture))
-            continue;
-        const size_t count = table[f]->describe(&c->problem, c->architecture,
-                                                geometry, specs);
-        for (size_t i = 0; i < count; i++, compiled++)
-            compile(&specs[i]);
+    for (size_t f = 0; f < families; f++)
+        if (table[f]->applies(&c->problem, c->architecture))
+            compiled += compile_family(c, table[f]);
+    if (c->problem.num_experts != EXPERTS) {
+        ck_assert_int_ge(compiled, 1);
+        return;
     }
     ck_assert_int_ge(compiled, 5);
-    fex_describe_check(&c->problem, c->architecture, specs);
-    compile(specs);
+    fex_kernel_spec check;
+    fex_describe_check(&c->problem, c->architecture, &check);
+    compile(&check);
 }
 END_TEST
 
