@@ -175,19 +175,112 @@ START_TEST(kernels_are_described)
 }
 END_TEST
 
-/* No number of tokens is compiled in, and none of experts. */
-static void check_only_shape(const fex_problem *problem,
-                             const fex_architecture *architecture,
-                             const fex_variant *variant)
+/* What the number of experts decides of a kernel: for gathering, how wide
+ * chunks of columns are and in digits of how many bits pairs are sorted; for
+ * the dense family, what is laid out by blocks of experts, the tile of scores,
+ * and how far routes are read ahead. Gathered dot products, the sums of the
+ * tables' gradients and the cluster family's kernel do not depend on it. */
+static struct {
+    const char *file, *constant;
+    int seen;
+} by_experts[] = {
+    {"spmm_gather.cu", "GROUP", 0},
+    {"sort_pairs.cu", "DIGIT_BITS", 0},
+    {"sort_routes.cu", "BLOCKS", 0},
+    {"sort_routes.cu", "TOKENS", 0},
+    {"sort_routes.cu", "SHARED_BYTES", 0},
+    {"dense_scores_wgmma.cu", "TILE_EXPERTS", 0},
+    {"dense_scores_wgmma.cu", "STAGES", 0},
+    {"dense_scores_wgmma.cu", "SHARED_BYTES", 0},
+    {"dense_states_wgmma.cu", "ROUNDS", 0},
+    {"dense_states_mma.cu", "ROUNDS", 0},
+};
+
+static void note_difference(const char *file, const char *constant)
 {
-    fex_kernel_spec specs[FEX_KERNELS_MAX], others[FEX_KERNELS_MAX];
+    for (size_t i = 0; i < COUNT(by_experts); i++)
+        if (strcmp(by_experts[i].file, file) == 0 &&
+            strcmp(by_experts[i].constant, constant) == 0) {
+            by_experts[i].seen = 1;
+            return;
+        }
+    ck_abort_msg("%s of %s depends on the number of experts", constant, file);
+}
+
+static void compare_specs(const fex_kernel_spec *a, const fex_kernel_spec *b)
+{
+    ck_assert_str_eq(a->file, b->file);
+    ck_assert_uint_eq(a->function_count, b->function_count);
+    for (size_t i = 0; i < a->function_count; i++)
+        ck_assert_str_eq(a->functions[i], b->functions[i]);
+    ck_assert_uint_eq(a->constant_count, b->constant_count);
+    for (size_t i = 0; i < a->constant_count; i++) {
+        ck_assert_str_eq(a->constants[i].name, b->constants[i].name);
+        if (a->constants[i].value != b->constants[i].value)
+            note_difference(a->file, a->constants[i].name);
+    }
+}
+
+static void compare_experts(const fex_problem *problem,
+                            const fex_architecture *architecture,
+                            const fex_variant *variant)
+{
+    static const int64_t numbers[] = {1,    100,    2000,     2500,
+                                      5000, 100000, 10000000, INT32_MAX};
+    fex_kernel_spec specs[FEX_KERNELS_MAX], others[FEX_KERNELS_MAX], check;
     fex_problem other = *problem;
-    other.num_experts += 1;
     const fex_geometry geometry = fex_geometry_for(problem, 16);
     const size_t count =
         variant->describe(problem, architecture, geometry, specs);
-    ck_assert_uint_eq(
-        variant->describe(&other, architecture, geometry, others), count);
+    for (size_t n = 0; n < COUNT(numbers); n++) {
+        other.num_experts = numbers[n];
+        if (!variant->applies(&other, architecture))
+            continue;
+        ck_assert_uint_eq(
+            variant->describe(&other, architecture, geometry, others), count);
+        for (size_t i = 0; i < count; i++)
+            compare_specs(&specs[i], &others[i]);
+        fex_describe_check(problem, architecture, &check);
+        fex_describe_check(&other, architecture, others);
+        compare_specs(&check, others);
+    }
+}
+
+/* For lists of choices that are short, and so long that they leave little
+ * shared memory for anything else. */
+static void check_experts(const fex_problem *problem,
+                          const fex_architecture *architecture,
+                          const fex_variant *variant)
+{
+    fex_problem longer = *problem;
+    longer.top_k = 3000;
+    compare_experts(problem, architecture, variant);
+    if (variant->applies(&longer, architecture))
+        compare_experts(&longer, architecture, variant);
+}
+
+START_TEST(experts_are_compiled_in_where_said)
+{
+    for_everything(check_experts);
+    for (size_t i = 0; i < COUNT(by_experts); i++)
+        ck_assert_msg(by_experts[i].seen,
+                      "%s of %s no longer depends on the number of experts",
+                      by_experts[i].constant, by_experts[i].file);
+}
+END_TEST
+
+/* And by steps: no number of experts is compiled in itself. */
+static void check_one_more(const fex_problem *problem,
+                           const fex_architecture *architecture,
+                           const fex_variant *variant)
+{
+    fex_kernel_spec specs[FEX_KERNELS_MAX], others[FEX_KERNELS_MAX];
+    fex_problem other = *problem;
+    other.num_experts += 1; /* of the same block of experts */
+    const fex_geometry geometry = fex_geometry_for(problem, 16);
+    const size_t count =
+        variant->describe(problem, architecture, geometry, specs);
+    variant->describe(&other, architecture, geometry, others);
     for (size_t i = 0; i < count; i++)
         for (size_t j = 0; j < specs[i].constant_count; j++)
             ck_assert_int_eq(specs[i].constants[j].value,
@@ -196,7 +289,7 @@ static void check_only_shape(const fex_problem *problem,
 
 START_TEST(one_more_expert_is_the_same_kernels)
 {
-    for_everything(check_only_shape);
+    for_everything(check_one_more);
 }
 END_TEST
 
@@ -311,6 +404,7 @@ static void fill(TCase *tests)
     tcase_add_test(tests, the_environment_names_each);
     tcase_add_test(tests, the_last_serves_everything);
     tcase_add_test(tests, kernels_are_described);
+    tcase_add_test(tests, experts_are_compiled_in_where_said);
     tcase_add_test(tests, one_more_expert_is_the_same_kernels);
     tcase_add_test(tests, workspaces_grow_with_tokens);
     tcase_add_test(tests, pieces_are_aligned_and_apart);
