@@ -9,9 +9,12 @@
 /* Ascending. Hopper is compiled for with its own instructions (sm_90a); a
  * plain sm_90 is not offered, since nothing but Hopper would run it. */
 static const fex_architecture table[] = {
-    {"sm_75", 7, 5},   {"sm_80", 8, 0},   {"sm_86", 8, 6},   {"sm_87", 8, 7},
-    {"sm_89", 8, 9},   {"sm_90a", 9, 0},  {"sm_100", 10, 0}, {"sm_103", 10, 3},
-    {"sm_110", 11, 0}, {"sm_120", 12, 0}, {"sm_121", 12, 1},
+    {"sm_75", 7, 5, 64 << 10},    {"sm_80", 8, 0, 163 << 10},
+    {"sm_86", 8, 6, 99 << 10},    {"sm_87", 8, 7, 163 << 10},
+    {"sm_89", 8, 9, 99 << 10},    {"sm_90a", 9, 0, 227 << 10},
+    {"sm_100", 10, 0, 227 << 10}, {"sm_103", 10, 3, 227 << 10},
+    {"sm_110", 11, 0, 99 << 10},  {"sm_120", 12, 0, 99 << 10},
+    {"sm_121", 12, 1, 99 << 10},
 };
 #define COUNT (sizeof table / sizeof *table)
 

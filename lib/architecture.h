@@ -8,6 +8,7 @@
 typedef struct fex_architecture {
     char name[16]; /* "sm_90a": NVRTC's --gpu-architecture */
     int major, minor;
+    int shared_max; /* bytes of shared memory that a block can have */
 } fex_architecture;
 
 /* The table, from sm_75 to sm_121. */

@@ -2,8 +2,8 @@
 /* dense_forward.c - forward by products of whole matrices on tensor cores, for
  * tokens that choose a good part of the experts: the choices are sorted, all
  * scores computed and those wanted kept, all experts summed, most of them times
- * zero, over ranges of them at once. Needs rows of 16-bit elements that are read
- * 16 bytes at a time. */
+ * zero, over ranges of them at once. Needs rows of 16-bit elements that are
+ * read 16 bytes at a time. */
 #include "config.h"
 
 #include "dense.h"
@@ -12,7 +12,8 @@
 enum { SORT, SCORES, STATES, SUM, KERNELS };
 
 #define SORT_TOKENS_MAX 8 /* of a block */
-#define SORT_FEW 256       /* slots of a token, for which few threads do */
+#define SORT_FEW 256      /* slots of a token, for which few threads do */
+#define COUNT_MAX 0xffff  /* slots of a block: counters are halves of words */
 
 /* Where tiles of states are few, ranges of experts are summed apart. */
 #define TILE 128          /* tokens, or columns; at least */
@@ -26,38 +27,11 @@ enum { SORT, SCORES, STATES, SUM, KERNELS };
 #define WORKSPACE_MAX (INT64_C(256) << 20)
 #define CHUNK_TOKENS 256 /* tokens are taken in multiples of this */
 
-_Static_assert(FEX_TOP_K_MAX * SORT_TOKENS_MAX / 2 <= 0xffff,
-               "the sort's counters are halves of words");
-
-static int64_t min_of(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t max_of(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* ---- When --------------------------------------------------------------- */
 
 static int64_t blocks_of(const fex_problem *problem)
 {
     return fex_ceil_div(problem->num_experts, FEX_ROUTE_BLOCK);
-}
-
-/* Shared memory that a block can have. */
-static int shared_max(const fex_architecture *architecture)
-{
-    static const struct {
-        int major, minor, kilobytes;
-    } table[] = {{8, 0, 163}, {8, 7, 163}, {9, 0, 227}, {10, 0, 227},
-                 {10, 3, 227}};
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (table[i].major == architecture->major &&
-            table[i].minor == architecture->minor)
-            return table[i].kilobytes * 1024;
-    return 99 * 1024;
 }
 
 /* How many tokens a block of sort_routes.cu takes, and how it lays out shared
@@ -77,7 +51,8 @@ static sort_shape sort_shape_for(const fex_problem *problem,
         const int64_t bytes =
             counters * (2 * FEX_ROUTE_GROUP + 3 * (int64_t)sizeof(unsigned)) +
             threads / 32 * 8 + tokens * problem->top_k * slot;
-        if (bytes <= shared_max(architecture) && tokens * problem->top_k <= 0xffff)
+        if (bytes <= architecture->shared_max &&
+            tokens * problem->top_k <= COUNT_MAX)
             return (sort_shape){tokens, threads, (int)(bytes + 7) / 8 * 8};
     }
     return (sort_shape){0};
@@ -111,13 +86,13 @@ static void describe_sum(const fex_problem *problem,
                          const fex_architecture *architecture,
                          const fex_dense_engine *engine, fex_kernel_spec *spec)
 {
+    const fex_dense_kernel *const states = fex_dense_states(engine, problem);
     fex_spec_init(spec, "dense_sum.cu", "fex_dense_sum", architecture);
     fex_spec_add(spec, "DTYPE", (int64_t)problem->dtype);
     fex_spec_add(spec, "HIDDEN_SIZE", problem->hidden_size);
     fex_spec_add(spec, "TOP_K", problem->top_k);
-    fex_spec_add(spec, "TILE_TOKENS", fex_dense_states(engine, problem)->tokens);
-    fex_spec_add(spec, "TILE_COLUMNS",
-                 fex_dense_states(engine, problem)->across);
+    fex_spec_add(spec, "TILE_TOKENS", states->tokens);
+    fex_spec_add(spec, "TILE_COLUMNS", states->across);
     fex_spec_add(spec, "THREADS", SUM_THREADS);
 }
 
@@ -143,8 +118,8 @@ static int64_t rounds_for(const fex_problem *problem,
 {
     const int64_t pairs = kernel->place_tokens * problem->top_k;
     const int64_t of_block = pairs * FEX_ROUTE_BLOCK * 5 / 4;
-    return max_of(1, min_of(fex_ceil_div(of_block, 32 * problem->num_experts),
-                            kernel->rounds_max));
+    return fex_max(1, fex_min(fex_ceil_div(of_block, 32 * problem->num_experts),
+                              kernel->rounds_max));
 }
 
 static size_t describe(const fex_problem *problem,
@@ -168,7 +143,8 @@ static size_t describe(const fex_problem *problem,
 
 static int64_t splits_max(const fex_problem *problem)
 {
-    return max_of(1, min_of(SPLITS_MAX, blocks_of(problem) / SPLIT_BLOCKS_MIN));
+    return fex_max(1,
+                   fex_min(SPLITS_MAX, blocks_of(problem) / SPLIT_BLOCKS_MIN));
 }
 
 static int64_t column_tiles(const fex_problem *problem)
@@ -180,7 +156,7 @@ int64_t fex_dense_splits(const fex_problem *problem, int64_t num_tokens)
 {
     const int64_t tiles =
         fex_ceil_div(num_tokens, TILE) * column_tiles(problem);
-    return max_of(1, min_of(splits_max(problem), BLOCKS_WANTED / tiles));
+    return fex_max(1, fex_min(splits_max(problem), BLOCKS_WANTED / tiles));
 }
 
 /* Rows of tiles, times ranges: no fewer for more tokens, though there may be
@@ -188,8 +164,8 @@ int64_t fex_dense_splits(const fex_problem *problem, int64_t num_tokens)
 static int64_t split_tiles(const fex_problem *problem, int64_t num_tokens)
 {
     const int64_t tiles = fex_ceil_div(num_tokens, TILE);
-    return max_of(tiles, min_of(tiles * splits_max(problem),
-                                BLOCKS_WANTED / column_tiles(problem)));
+    return fex_max(tiles, fex_min(tiles * splits_max(problem),
+                                  BLOCKS_WANTED / column_tiles(problem)));
 }
 
 int64_t fex_dense_chunk(const fex_problem *problem, int64_t num_tokens)
@@ -198,8 +174,8 @@ int64_t fex_dense_chunk(const fex_problem *problem, int64_t num_tokens)
         (problem->top_k * (int64_t)sizeof(fex_route) +
          (blocks_of(problem) + 1) * (int64_t)sizeof(int) / FEX_ROUTE_GROUP +
          problem->hidden_size * (int64_t)sizeof(float));
-    const int64_t chunks = WORKSPACE_MAX / bytes / CHUNK_TOKENS;
-    return min_of(num_tokens, max_of(chunks, 1) * CHUNK_TOKENS);
+    const int64_t units = WORKSPACE_MAX / bytes / CHUNK_TOKENS;
+    return fex_min(num_tokens, fex_max(units, 1) * CHUNK_TOKENS);
 }
 
 typedef struct pieces {
@@ -320,7 +296,7 @@ static fex_status launch_scores(const fex_launch *launch,
     }
     const fex_grid grid = {
         .x = engine->scores_stay
-                 ? min_of(tiles, launch->device->multiprocessors)
+                 ? fex_min(tiles, launch->device->multiprocessors)
                  : tiles,
         .y = 1,
         .threads = kernel->threads,

@@ -48,16 +48,6 @@ static const spmm_config *spmm_config_for(const fex_problem *problem)
     return config;
 }
 
-static int64_t min_of(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t max_of(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* ---- SDDMM -------------------------------------------------------------- */
 
 /* Three warps suit most; long lists and rows keep four busy. */
@@ -94,7 +84,7 @@ void fex_describe_sddmm(const fex_problem *problem,
     fex_spec_add(spec, "MIN_BLOCKS",
                  sddmm_resident(architecture, epilogue) /
                      sddmm_threads(problem));
-    fex_spec_add(spec, "LIST_MAX", min_of(SDDMM_LIST_MAX, problem->top_k));
+    fex_spec_add(spec, "LIST_MAX", fex_min(SDDMM_LIST_MAX, problem->top_k));
 }
 
 /* How many slabs the experts are swept in. A slab should fit L2 with room for
@@ -105,14 +95,14 @@ static int64_t slab_count(const fex_problem *problem, const fex_device *device,
                           int64_t num_tokens, int64_t row_bytes)
 {
     const double slab_bytes =
-        SDDMM_SLAB_SHARE * (double)max_of(device->l2_bytes, 1);
+        SDDMM_SLAB_SHARE * (double)fex_max(device->l2_bytes, 1);
     const int64_t reads_per_row =
         num_tokens * problem->top_k / problem->num_experts;
     const double table_bytes = (double)problem->num_experts * (double)row_bytes;
     if (reads_per_row < (table_bytes > (double)device->l2_bytes ? 2 : 4))
         return 1;
     const int64_t wanted = (int64_t)(table_bytes / slab_bytes) + 1;
-    return max_of(1, min_of(wanted, problem->top_k / 16));
+    return fex_max(1, fex_min(wanted, problem->top_k / 16));
 }
 
 /* How a launch is cut up. */
@@ -132,9 +122,9 @@ static sddmm_cut cut_sddmm(const fex_problem *problem, const fex_device *device,
         fex_ceil_div(blocks_wanted, num_tokens * slabs);
     const int64_t tile_min = fex_ceil_div(SDDMM_TILE_BYTES, row_bytes);
     return (sddmm_cut){
-        slabs, min_of(max_of(fex_ceil_div(problem->top_k, tiles_wanted),
-                             tile_min),
-                      min_of(SDDMM_LIST_MAX, problem->top_k))};
+        slabs, fex_min(fex_max(fex_ceil_div(problem->top_k, tiles_wanted),
+                               tile_min),
+                       fex_min(SDDMM_LIST_MAX, problem->top_k))};
 }
 
 fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
@@ -159,8 +149,9 @@ fex_status fex_launch_sddmm(const fex_launch *launch, const fex_module *module,
 
 /* The widest chunks of columns of which the whole table's fit L2, as far as
  * rows stay worth reading piecemeal. If none fit, narrow ones would only read
- * memory in smaller pieces: rows are read as wide as they come. The size of the
- * cache must not decide what is compiled, so it is taken to be a large GPU's. */
+ * memory in smaller pieces: rows are read as wide as they come. The size of
+ * the cache must not decide what is compiled, so it is taken to be a large
+ * GPU's. */
 static fex_geometry chunk_geometry(const fex_problem *problem,
                                    fex_geometry geometry)
 {
@@ -260,6 +251,6 @@ void fex_describe_gather(const fex_problem *problem, const fex_device *device,
     snprintf(text, FEX_LAUNCH_TEXT_MAX,
              "slabs=%" PRId64 " tile=%" PRId64 " chunk=%" PRId64
              " threads=%d/%d",
-             cut.slabs, cut.tile, min_of(columns, problem->hidden_size),
+             cut.slabs, cut.tile, fex_min(columns, problem->hidden_size),
              sddmm_threads(problem), spmm_config_for(problem)->threads);
 }

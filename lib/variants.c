@@ -163,6 +163,16 @@ int64_t fex_ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+int64_t fex_min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+int64_t fex_max(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* ---- Checked mode ------------------------------------------------------- */
 
 void fex_describe_check(const fex_problem *problem,

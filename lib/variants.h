@@ -49,7 +49,8 @@ typedef struct fex_variant {
                        const fex_architecture *architecture,
                        fex_geometry geometry, fex_kernel_spec *specs);
     size_t (*workspace_size)(const fex_problem *problem, int64_t num_tokens);
-    /* Seconds that num_tokens > 0 tokens would take; see estimate.h. */
+    /* Seconds that num_tokens > 0 tokens would take; see estimate.h. NULL for
+     * the only family of a pass, which nobody compares. */
     double (*estimate)(const fex_problem *problem, const fex_device *device,
                        int64_t num_tokens);
     /* How a launch would be cut up, in words such as "cluster=4 unroll=2"; rows
@@ -131,5 +132,7 @@ typedef struct fex_layout {
 void *fex_layout_take(fex_layout *layout, int64_t count, size_t size);
 
 int64_t fex_ceil_div(int64_t a, int64_t b);
+int64_t fex_min(int64_t a, int64_t b);
+int64_t fex_max(int64_t a, int64_t b);
 
 #endif

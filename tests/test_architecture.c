@@ -27,6 +27,30 @@ START_TEST(table_is_in_order)
 }
 END_TEST
 
+/* What a block can have: 64 KB on Turing; then 99 KB, but 163 KB where A100's
+ * design is and 227 KB in data centres from Hopper on. */
+static int shared_max_of(const char *name)
+{
+    static const struct {
+        const char *name;
+        int kilobytes;
+    } known[] = {{"sm_75", 64},    {"sm_80", 163},  {"sm_87", 163},
+                 {"sm_90a", 227},  {"sm_100", 227}, {"sm_103", 227}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i].name, name) == 0)
+            return known[i].kilobytes * 1024;
+    return 99 * 1024;
+}
+
+START_TEST(shared_memory_is_known)
+{
+    size_t count;
+    const fex_architecture *const table = fex_architecture_table(&count);
+    for (size_t i = 0; i < count; i++)
+        ck_assert_int_eq(table[i].shared_max, shared_max_of(table[i].name));
+}
+END_TEST
+
 START_TEST(each_is_found_by_name)
 {
     size_t count;
@@ -75,6 +99,7 @@ END_TEST
 static void fill(TCase *tests)
 {
     tcase_add_test(tests, table_is_in_order);
+    tcase_add_test(tests, shared_memory_is_known);
     tcase_add_test(tests, each_is_found_by_name);
     tcase_add_test(tests, other_names_are_unknown);
     tcase_add_loop_test(tests, device_gets_the_best_it_can_run, 0,

@@ -70,21 +70,6 @@ END_TEST
 
 /* ---- Engines ------------------------------------------------------------- */
 
-/* What a block can have: 99 KB on the smallest, on Jetsons and data centres'
- * 163 KB, 227 KB from Hopper on. */
-static int shared_max(const fex_architecture *architecture)
-{
-    static const char *const large[] = {"sm_80", "sm_87"};
-    static const char *const larger[] = {"sm_90a", "sm_100", "sm_103"};
-    for (size_t i = 0; i < COUNT(large); i++)
-        if (strcmp(architecture->name, large[i]) == 0)
-            return 163 * 1024;
-    for (size_t i = 0; i < COUNT(larger); i++)
-        if (strcmp(architecture->name, larger[i]) == 0)
-            return 227 * 1024;
-    return 99 * 1024;
-}
-
 START_TEST(kernels_fit_every_architecture)
 {
     size_t count;
@@ -105,7 +90,7 @@ START_TEST(kernels_fit_every_architecture)
             const size_t kernels = fex_dense_forward.describe(
                 &problem, &table[a], fex_geometry_for(&problem, 16), specs);
             for (size_t k = 0; k < kernels; k++)
-                ck_assert_int_le(specs[k].shared_bytes, shared_max(&table[a]));
+                ck_assert_int_le(specs[k].shared_bytes, table[a].shared_max);
         }
     }
 }
