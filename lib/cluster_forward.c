@@ -24,8 +24,8 @@
 #define MEMORY_SHARE 0.7
 
 /* How many pairs a warp keeps in flight, and how many blocks a multiprocessor
- * holds at least, by the registers that a row takes of a lane: as much in flight
- * as registers allow, and more blocks where rows are short. */
+ * holds at least, by the registers that a row takes of a lane: as much in
+ * flight as registers allow, and more blocks where rows are short. */
 typedef struct config {
     int row_registers_max;
     int unroll, min_blocks;
@@ -91,9 +91,9 @@ static int64_t room_for(const fex_problem *problem, const fex_device *device,
            config_for(problem, geometry)->min_blocks;
 }
 
-/* As many blocks for a token as have pairs for all their warps and as the device
- * has room for at once. Parts of the device with a number of multiprocessors
- * that is no multiple of large clusters leave some idle. */
+/* As many blocks for a token as have pairs for all their warps and as the
+ * device has room for at once. Parts of the device with a number of
+ * multiprocessors that is no multiple of large clusters leave some idle. */
 static int cluster_for(const fex_problem *problem, const fex_device *device,
                        fex_geometry geometry, int64_t num_tokens)
 {

@@ -27,7 +27,8 @@ static int has_mma(const fex_architecture *architecture)
         .shared_bytes = 4 * (128 + 128) * 64 + 1024                            \
     }
 
-/* Of each of two stages, so many parts of the weights, and the experts' rows. */
+/* Of each of two stages, so many parts of the weights, and the experts'
+ * rows. */
 #define MMA_STATES(parts)                                                      \
     {                                                                          \
         .file = "dense_states_mma.cu", .across_name = "TILE_COLUMNS",          \

@@ -23,8 +23,8 @@ double fex_memory_seconds(const fex_device *device, double bytes, double share);
 /* Time to read bytes out of L2, at a share of its rate. */
 double fex_gather_seconds(const fex_device *device, double bytes, double share);
 
-/* Time for tiles of so many operations each on tensor cores, a tile at a time on
- * a multiprocessor, at a share of their peak. */
+/* Time for tiles of so many operations each on tensor cores, a tile at a time
+ * on a multiprocessor, at a share of their peak. */
 double fex_tiles_seconds(const fex_device *device, int64_t tiles,
                          double operations, double share);
 

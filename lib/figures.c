@@ -7,8 +7,8 @@
 #include "figures.h"
 
 /* One device of each architecture, from its data sheet. What L2 yields is as
- * measured with rows read at random on the H200, and set by what others report of
- * theirs where that is known. */
+ * measured with rows read at random on the H200, and set by what others report
+ * of theirs where that is known. */
 typedef struct typical {
     int major, minor;
     const char *name;

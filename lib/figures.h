@@ -21,7 +21,8 @@ typedef struct fex_device {
                          * operations each multiply and add */
 } fex_device;
 
-/* Asks the driver. FEX_ERROR_UNSUPPORTED if kernels cannot be compiled for it. */
+/* Asks the driver. FEX_ERROR_UNSUPPORTED if kernels cannot be compiled for
+ * it. */
 fex_status fex_device_describe(const fex_driver *driver, CUdevice cuda_device,
                                fex_device *device);
 

@@ -239,9 +239,9 @@ static fex_status check_workspace(const fex_op *op, const fex_variant *variant,
 
 /* ---- Launching ---------------------------------------------------------- */
 
-/* The bits of the address and stride, in bytes, of an array that kernels read or
- * write by vectors; the lowest bit set in any of them is the alignment of all.
- * An absent array has none. */
+/* The bits of the address and stride, in bytes, of an array that kernels read
+ * or write by vectors; the lowest bit set in any of them is the alignment of
+ * all. An absent array has none. */
 static size_t row_bits(const void *array, int64_t stride, size_t element)
 {
     return array == NULL ? 0 : (uintptr_t)array | (size_t)stride * element;

@@ -37,7 +37,8 @@ static fex_status check_architecture(const fex_context *context,
     return FEX_OK;
 }
 
-static void count_kernel(fex_prewarm_counts *counts, fex_prewarm_outcome outcome)
+static void count_kernel(fex_prewarm_counts *counts,
+                         fex_prewarm_outcome outcome)
 {
     uint64_t *const of_outcome[] = {[FEX_PREWARM_HIT] = &counts->hit,
                                     [FEX_PREWARM_COMPILED] = &counts->compiled,

@@ -21,8 +21,8 @@ extern test_device suite_device;
 int device_suite_main(int argc, char **argv, const char *name,
                       void (*fill)(Suite *suite, int full));
 
-/* A set-up for tests: where $FLASHEXPERT_TEST_STOP is set and a test has failed,
- * ends the program. For those who only ask whether all tests pass. */
+/* A set-up for tests: where $FLASHEXPERT_TEST_STOP is set and a test has
+ * failed, ends the program. For those who only ask whether all tests pass. */
 void device_suite_go_on(void);
 
 /* Creates a case, runs `passes` of it, checks every output, destroys it; once

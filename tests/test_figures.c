@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_figures.c - a device's figures: as the driver tells them, and typical ones
- * for those it does not. */
+/* test_figures.c - a device's figures: as the driver tells them, and typical
+ * ones for those it does not. */
 #include "config.h"
 
 #include <stdio.h>

@@ -303,8 +303,8 @@ END_TEST
 
 /* ---- Estimates ----------------------------------------------------------- */
 
-/* More tokens take longer, but that slabs, or tiles which fit the device better,
- * may save a part. */
+/* More tokens take longer, but that slabs, or tiles which fit the device
+ * better, may save a part. */
 static void check_growth(const fex_problem *problem, const fex_device *device)
 {
     size_t count;

@@ -248,8 +248,8 @@ static void print_row(const bench *b, const bench_row *row)
     report_format_time(f.host_seconds, host);
     report_format_bytes(row->gathered_bytes, gathered);
     report_format_bytes(f.gather_rate, rate);
-    printf("%9s %9s %9s %9s %7s/s %5.2f %5.2f  %-8s %s (%s%s%s)\n", seconds, graph,
-           host, gathered, rate, f.roof_fraction, f.floor_fraction,
+    printf("%9s %9s %9s %9s %7s/s %5.2f %5.2f  %-8s %s (%s%s%s)\n", seconds,
+           graph, host, gathered, rate, f.roof_fraction, f.floor_fraction,
            shape_pass_name(row->pass), text, row->family,
            row->config[0] != '\0' ? ": " : "", row->config);
 }

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 
 #include "data.h"
+#include "plan.h"
 #include "problem.h"
 #include "traffic.h"
-#include "plan.h"
 
 enum { SETS_MAX = 512, ALIGNMENT = 256 };
 
