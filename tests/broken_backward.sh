@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The numeric suite of the backward pass rejects broken kernels.
 pass=backward
+name=backward
 # shellcheck source=tests/simt/broken.sh
 . "${top_srcdir:?set by make check}/tests/simt/broken.sh"
 

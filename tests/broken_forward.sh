@@ -3,6 +3,7 @@
 # The numeric suite of the forward pass rejects broken kernels, but for those of
 # the dense family.
 pass=forward
+name=forward
 # shellcheck source=tests/simt/broken.sh
 . "${top_srcdir:?set by make check}/tests/simt/broken.sh"
 

@@ -204,8 +204,8 @@ static void poison(const simt_grid *grid, const simt_task *task)
 {
     for (unsigned rank = 0; rank < count_of(grid->cluster_size); rank++) {
         simt_function_poison(grid->function, rank);
-        memset(task->copies[rank].dynamic_shared, SIMT_POISON,
-               grid->dynamic_shared);
+        memset(task->copies[rank].dynamic_shared,
+               simt_settings_get()->shared_poison, grid->dynamic_shared);
     }
 }
 

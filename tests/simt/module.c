@@ -13,6 +13,7 @@
 #include "cluster.h"
 #include "memory.h"
 #include "module.h"
+#include "settings.h"
 
 #ifdef SIMT_ASAN
 #include <sanitizer/asan_interface.h>
@@ -173,7 +174,8 @@ void simt_function_poison(CUfunction function, unsigned rank)
         const simt_shared_variable *const variable = &module->image.shared[i];
         char *const address = module->copies[rank].base + variable->offset;
         if (simt_image_uses(variable, function->name))
-            memset(address, SIMT_POISON, accessible(address, variable->size));
+            memset(address, simt_settings_get()->shared_poison,
+                   accessible(address, variable->size));
     }
 }
 

@@ -42,6 +42,7 @@ static void read_settings(void)
     settings.memory_bytes = number("FLASHEXPERT_SIM_MEMORY", 1 << 30);
     settings.seed = number("FLASHEXPERT_SIM_SEED", 1);
     settings.timeout_seconds = (int)number("FLASHEXPERT_SIM_TIMEOUT", 60);
+    settings.shared_poison = (int)number("FLASHEXPERT_SIM_POISON", 0xff);
 }
 
 const simt_settings *simt_settings_get(void)

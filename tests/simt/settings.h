@@ -13,6 +13,7 @@ typedef struct simt_settings {
     size_t memory_bytes;    /* _MEMORY, 1 GiB */
     unsigned long seed;     /* _SEED, 1 */
     int timeout_seconds;    /* _TIMEOUT, 60: processor time of one kernel */
+    int shared_poison;      /* _POISON, 255: each byte of fresh shared memory */
 } simt_settings;
 
 const simt_settings *simt_settings_get(void);
