@@ -277,7 +277,7 @@ __device__ __forceinline__ void multiply(const fex_dense_states_args &args,
 // Whether rows that far up keep their bits in f16; zeros have none.
 __device__ __forceinline__ bool keeps_bits(float largest)
 {
-    constexpr float LEAST = ROW_SCALE / (1 << 20);
+    constexpr float LEAST = ROW_SCALE / (1 << 22);
     return DTYPE == FEX_KERNEL_F16 || largest == 0.0f || largest >= LEAST;
 }
 

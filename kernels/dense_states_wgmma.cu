@@ -62,7 +62,6 @@ struct Shared {
     Trail trails[STAGES][PLACE_WARPS];
     Barrier full[STAGES];
     Barrier empty[STAGES];
-    int unfit; // rows of U were no good in f16
 };
 static_assert(sizeof(Stage) % TILE_ALIGNMENT == 0);
 static_assert(sizeof(Shared) + TILE_ALIGNMENT <= SHARED_BYTES);
@@ -260,7 +259,8 @@ __device__ __forceinline__ void multiply(Sums &sums, const Columns &columns,
     product_commit();
 }
 
-__device__ __forceinline__ void compute_stages(Shared &shared, const Task &task,
+// Returns whether the rows are good in f16. A range has a block at least.
+__device__ __forceinline__ bool compute_stages(Shared &shared, const Task &task,
                                                Sums &sums)
 {
     constexpr int TILE = sizeof(Stage::weights) / 2 / 16;
@@ -287,8 +287,7 @@ __device__ __forceinline__ void compute_stages(Shared &shared, const Task &task,
         released = ring.stage;
     }
     product_wait<0>();
-    if (!fits_half<DTYPE>(largest))
-        shared.unfit = 1;
+    return fits_half<DTYPE>(largest);
 }
 
 // ---- Store
@@ -299,7 +298,6 @@ __device__ __forceinline__ void store_sums(const fex_dense_states_args &args,
     const int lane = threadIdx.x % 32;
     const int column = task.column + static_cast<int>(threadIdx.x) / 32 * 16 +
                        lane / 4;
-    const bool any = task.block < task.end_block;
     float *const partials = args.partials + static_cast<fex_i64>(task.split) *
                                                 args.num_tokens * HIDDEN_SIZE;
 #pragma unroll
@@ -310,8 +308,9 @@ __device__ __forceinline__ void store_sums(const fex_dense_states_args &args,
                               lane % 4 * 2 + j % 2;
             const int own = column + j % 4 / 2 * 8;
             if (token < args.num_tokens && own < HIDDEN_SIZE)
-                __stcg(partials + static_cast<fex_i64>(token) * HIDDEN_SIZE + own,
-                       any ? sums[half][j] : 0.0f);
+                __stcg(partials +
+                           static_cast<fex_i64>(token) * HIDDEN_SIZE + own,
+                       sums[half][j]);
         }
 }
 
@@ -327,7 +326,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             barrier_init(&shared.full[i], PLACE_WARPS + 1);
             barrier_init(&shared.empty[i], COMPUTE_THREADS / 32);
         }
-        shared.unfit = 0;
         barrier_init_fence();
     }
     // More than any trail: all weights are cleared before their first use.
@@ -335,6 +333,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         shared.trails[i / PLACE_WARPS][i % PLACE_WARPS].count = TRAIL + 1;
     __syncthreads();
     launch_dependents();
+    bool fit = true;
     if (threadIdx.x >= COMPUTE_THREADS) {
         registers_drop<64>();
         wait_for_primary();
@@ -342,11 +341,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     } else {
         registers_take<192>();
         Sums sums;
-        compute_stages(shared, task, sums);
+        fit = compute_stages(shared, task, sums);
         wait_for_primary();
         store_sums(args, task, sums);
     }
-    __syncthreads();
+    const int all_fit = __syncthreads_and(fit);
     if (threadIdx.x == 0)
-        args.unfit[blockIdx.x] = shared.unfit;
+        args.unfit[blockIdx.x] = !all_fit;
 }

@@ -34,6 +34,20 @@ __device__ __forceinline__ bool is_unfit(const fex_dense_sum_args &args,
     return unfit != 0;
 }
 
+// The first of a block's routes that is of a row or one after it.
+__device__ __forceinline__ int first_of_row(const fex_route *routes, int begin,
+                                            int end, int row)
+{
+    while (begin < end) {
+        const int middle = begin + (end - begin) / 2;
+        if (row_of(load_route(routes + middle)) < row)
+            begin = middle + 1;
+        else
+            end = middle;
+    }
+    return begin;
+}
+
 // In the order of the routes.
 __device__ __forceinline__ void sum_plainly(const fex_dense_sum_args &args,
                                             int token, int column,
@@ -44,10 +58,15 @@ __device__ __forceinline__ void sum_plainly(const fex_dense_sum_args &args,
     const fex_route *const routes =
         args.routes + group * (FEX_ROUTE_GROUP * TOP_K);
     const int *const starts = args.starts + group * (blocks + 1);
-    for (int block = 0; block < blocks; ++block)
-        for (int i = starts[block]; i < starts[block + 1]; ++i) {
+    const int row = token % FEX_ROUTE_GROUP;
+    for (int block = 0; block < blocks; ++block) {
+        const int end = starts[block + 1];
+        for (int i = first_of_row(routes, starts[block], end, row); i < end;
+             ++i) {
             const fex_route route = load_route(routes + i);
-            if (row_of(route) != token % FEX_ROUTE_GROUP || is_repeat(route))
+            if (row_of(route) != row)
+                break;
+            if (is_repeat(route))
                 continue;
             const fex_i64 expert =
                 static_cast<fex_i64>(block) * FEX_ROUTE_BLOCK +
@@ -60,6 +79,7 @@ __device__ __forceinline__ void sum_plainly(const fex_dense_sum_args &args,
             for (int i = 0; i < WIDTH; ++i)
                 sums[i] += route.weight * widen<DTYPE>(up, i);
         }
+    }
 }
 
 __device__ __forceinline__ void add_partials(const fex_dense_sum_args &args,

@@ -40,17 +40,17 @@ __device__ __forceinline__ fex_route load_route(const fex_route *route)
 }
 
 // ---- Weights in f16: each token's are scaled by the power of two that brings
-// the largest to [2^14, 2^15); bfloat16 rows are multiplied by ROW_SCALE.
+// the largest to [2^14, 2^15); bfloat16 rows are multiplied by ROW_SCALE, with
+// which elements from 2^-26 to 2^4 keep all their bits.
 
-constexpr float ROW_SCALE = 1024.0f;
-constexpr unsigned ROW_SCALE_PAIR = 0x44804480; // two bfloat16
+constexpr float ROW_SCALE = 4096.0f;
+constexpr unsigned ROW_SCALE_PAIR = 0x45804580; // two bfloat16
 
-// From the bits of the largest magnitude. Zero and what is not finite pass
-// through as they are.
+// From the bits of the largest magnitude. What is not finite passes through.
 __device__ __forceinline__ float scale_of(unsigned largest)
 {
     const int exponent = static_cast<int>(largest >> 23);
-    if (exponent == 0 || exponent == 255)
+    if (exponent == 255)
         return 1.0f;
     // 2^(127 + 14 - exponent), as far as a float has it.
     const int scaled = 254 + 14 - exponent;
@@ -76,7 +76,7 @@ template <int DTYPE> __device__ __forceinline__ bool fits_half(unsigned largest)
     const unsigned most = low > high ? low : high;
     if constexpr (DTYPE == FEX_KERNEL_F16)
         return most < 0x7c00u;
-    constexpr unsigned LEAST = (127u - 20u) << 7; // 2^-20 in bfloat16
-    constexpr unsigned TOO_LARGE = (127u + 5u) << 7; // 2^5
+    constexpr unsigned LEAST = (127u - 22u) << 7; // 2^-22 in bfloat16
+    constexpr unsigned TOO_LARGE = (127u + 4u) << 7; // 2^4
     return most == 0 || (most >= LEAST && most < TOO_LARGE);
 }

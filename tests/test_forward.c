@@ -58,6 +58,9 @@ static const case_spec cases[] = {
     {BF16, SIZES(136, 40, 150, 130), .empty = 1},
     {F16, SIZES(136, 40, 150, 130), .distribution = TEST_ZIPF},
     {BF16, SIZES(8, 1, 63, 65)},
+    /* the same in a tile of more than one block of experts */
+    {BF16, SIZES(8, 600, 2100, 20), .empty = 1},
+    {F16, SIZES(8, 600, 2100, 20), .distribution = TEST_ZIPF},
     /* more blocks of experts than a block of threads has warps, and in a range of
      * them more than a warp knows the beginnings of at one time */
     {BF16, SIZES(8, 300, 70000, 12)},
@@ -187,19 +190,40 @@ static const struct {
     {{F16, SIZES(64, 32, 96, 20)}, CASE_ROUTING_WEIGHTS, 0x1p-6},
 };
 
+/* Multiplies every step-th row from the first on. */
+static void scale_rows(case_array *a, int64_t step, double factor)
+{
+    for (int64_t row = 0; row < a->rows; row += step)
+        for (int64_t i = row * a->columns; i < (row + 1) * a->columns; i++) {
+            double value;
+            fex_convert_load(a->dtype, a->initial, i, 1, &value);
+            value *= factor;
+            fex_convert_store(a->dtype, a->initial, i, 1, &value);
+            fex_convert_load(a->dtype, a->initial, i, 1, &value);
+            a->exact[i] = (float)value;
+        }
+}
+
 START_TEST(numbers_may_be_large_or_small)
 {
     device_case c;
     device_case_make(&scaled_cases[_i].spec, &c);
-    case_array *const a = &c.arrays[scaled_cases[_i].which];
-    for (int64_t i = 0; i < a->rows * a->columns; i++) {
-        double value;
-        fex_convert_load(a->dtype, a->initial, i, 1, &value);
-        value *= scaled_cases[_i].factor;
-        fex_convert_store(a->dtype, a->initial, i, 1, &value);
-        fex_convert_load(a->dtype, a->initial, i, 1, &value);
-        a->exact[i] = (float)value;
-    }
+    scale_rows(&c.arrays[scaled_cases[_i].which], 1, scaled_cases[_i].factor);
+    device_suite_check_made(&c, FEX_PASS_FORWARD);
+}
+END_TEST
+
+/* Small rows beside others a good deal larger, by tokens that chose small ones
+ * only: in 16 bits both have to have room. */
+START_TEST(small_rows_keep_their_bits)
+{
+    const case_spec spec = {BF16, SIZES(64, 32, 96, 20)};
+    device_case c;
+    device_case_make(&spec, &c);
+    int32_t *const indices = (void *)c.arrays[CASE_INDICES].initial;
+    for (int64_t i = 0; i < spec.num_tokens * spec.top_k; i++)
+        indices[i] &= ~1;
+    scale_rows(&c.arrays[CASE_UP_WEIGHTS], 2, 0x1p-24);
     device_suite_check_made(&c, FEX_PASS_FORWARD);
 }
 END_TEST
@@ -217,6 +241,7 @@ static void fill(Suite *suite, int full)
         (int)(sizeof unchosen_cases / sizeof *unchosen_cases));
     tcase_add_loop_test(small, numbers_may_be_large_or_small, 0,
                         (int)(sizeof scaled_cases / sizeof *scaled_cases));
+    tcase_add_test(small, small_rows_keep_their_bits);
     suite_add_tcase(suite, small);
     if (!full)
         return;
