@@ -41,7 +41,10 @@
  * =========================
  *
  * Sums are taken in float32 whatever the data type, and each result is rounded
- * to its type once. The same inputs, equally aligned, on the same device with
+ * to its type once. Where tensor cores sum expert states of bfloat16, a term's
+ * weight is rounded to 11 bits and an element of U below 2^-26 to a multiple of
+ * 2^-36, which is less than the one rounding unless a token chose only experts
+ * with such elements; see README.md. The same inputs, equally aligned, on the same device with
  * the same library give the same bits, on every run and on every stream: no
  * result depends on the order in which threads happen to run.
  *

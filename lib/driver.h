@@ -31,7 +31,6 @@
     X(cuModuleUnload)                                                          \
     X(cuModuleGetFunction)                                                     \
     X(cuFuncSetAttribute)                                                      \
-    X(cuFuncGetAttribute)                                                      \
     X(cuLaunchKernelEx)                                                        \
     X(cuTensorMapEncodeTiled)                                                  \
     X(cuMemsetD8Async)                                                         \

@@ -415,13 +415,12 @@ END_TEST
 static int is_for_others(const char *function)
 {
     static const char *const names[] = {
-        "cuCtxSynchronize", "cuFuncGetAttribute", "cuStreamCreate",
-        "cuStreamDestroy", "cuEventCreate", "cuEventRecord",
-        "cuEventSynchronize", "cuEventElapsedTime", "cuEventDestroy",
-        "cuMemAlloc", "cuMemFree", "cuMemcpyHtoD", "cuMemcpyDtoH",
-        "cuMemsetD8", "cuStreamBeginCapture", "cuStreamEndCapture",
-        "cuGraphInstantiate", "cuGraphLaunch", "cuGraphExecDestroy",
-        "cuGraphDestroy"};
+        "cuCtxSynchronize", "cuStreamCreate", "cuStreamDestroy",
+        "cuEventCreate", "cuEventRecord", "cuEventSynchronize",
+        "cuEventElapsedTime", "cuEventDestroy", "cuMemAlloc", "cuMemFree",
+        "cuMemcpyHtoD", "cuMemcpyDtoH", "cuMemsetD8", "cuStreamBeginCapture",
+        "cuStreamEndCapture", "cuGraphInstantiate", "cuGraphLaunch",
+        "cuGraphExecDestroy", "cuGraphDestroy"};
     return is_one_of(names, sizeof names / sizeof *names, function);
 }
 
