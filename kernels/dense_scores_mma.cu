@@ -19,8 +19,8 @@
 // THREADS, STAGES, SHARED_BYTES
 
 constexpr int TILE_TOKENS = 128;
-constexpr int DEPTH = 32;  // columns of a stage
-constexpr int VECTOR = 8;  // columns of 16 bytes
+constexpr int DEPTH = 32; // columns of a stage
+constexpr int VECTOR = 8; // columns of 16 bytes
 constexpr int ROW = DEPTH / VECTOR;
 constexpr int STEPS = ceil_div(HIDDEN_SIZE, DEPTH);
 constexpr int WARP_TOKENS = 32;
@@ -28,21 +28,21 @@ constexpr int WARP_EXPERTS = FEX_ROUTE_BLOCK / 2;
 constexpr int TOKEN_WARPS = TILE_TOKENS / WARP_TOKENS;
 constexpr int EXPERT_WARPS = TILE_EXPERTS / WARP_EXPERTS;
 constexpr int WARPS = THREADS / 32;
-constexpr int PRODUCT_ROWS = 16;    // of one product: tokens,
-constexpr int PRODUCT_COLUMNS = 8;  // experts,
-constexpr int PRODUCT_DEPTH = 16;   // columns of H
+constexpr int PRODUCT_ROWS = 16;   // of one product: tokens,
+constexpr int PRODUCT_COLUMNS = 8; // experts,
+constexpr int PRODUCT_DEPTH = 16;  // columns of H
 constexpr int TOKEN_PRODUCTS = WARP_TOKENS / PRODUCT_ROWS;
 constexpr int EXPERT_PRODUCTS = WARP_EXPERTS / PRODUCT_COLUMNS;
 
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
-static_assert(HIDDEN_SIZE % VECTOR == 0, "a vector must not straddle a row's end");
+static_assert(HIDDEN_SIZE % VECTOR == 0, "no vector straddles a row's end");
 static_assert(WARPS == TOKEN_WARPS * EXPERT_WARPS);
 static_assert(STAGES >= 2);
 
 using Element = unsigned short;
 
-// ---- Shared memory. Rows of 64 bytes, two in a line of all banks, are swizzled:
-// eight rows' vectors of one place are in different banks.
+// ---- Shared memory. Rows of 64 bytes, two in a line of all banks, are
+// swizzled: eight rows' vectors of one place are in different banks.
 
 struct Stage {
     uint4 hidden[TILE_TOKENS * ROW];
@@ -192,8 +192,8 @@ __device__ __forceinline__ void stage_sums(Piece &piece, const Sums &sums)
             }
 }
 
-// The routes of a warp's tokens, of which row_of counts from `first_row`, to its
-// experts.
+// The routes of a warp's tokens, of which row_of counts from `first_row`, to
+// its experts.
 __device__ __forceinline__ void store_routes(const fex_dense_scores_args &args,
                                              const Piece &piece,
                                              unsigned (&largest)[WARP_TOKENS],

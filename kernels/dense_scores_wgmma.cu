@@ -5,9 +5,9 @@
 //
 // All tokens by all experts, a tile at a time, of which only what the routes
 // name is kept. Blocks stay and take tiles in turn. One thread of a block has
-// slices of 64 columns copied into a ring of stages; two warpgroups multiply, 64
-// tokens each, and pick the routes out of their sums while the next tile's first
-// stages arrive.
+// slices of 64 columns copied into a ring of stages; two warpgroups multiply,
+// 64 tokens each, and pick the routes out of their sums while the next tile's
+// first stages arrive.
 #include "arguments.h"
 #include "choices.cuh"
 #include "element.cuh"
@@ -15,11 +15,11 @@
 #include "routes.cuh"
 #include "warp.cuh"
 
-// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K,
-// TILE_EXPERTS, THREADS, STAGES, SHARED_BYTES
+// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_EXPERTS,
+// THREADS, STAGES, SHARED_BYTES
 
 constexpr int TILE_TOKENS = 128;
-constexpr int DEPTH = 64; // columns of a stage: a row is one swizzle of 128 bytes
+constexpr int DEPTH = 64; // columns of a stage: 128 bytes, as is a swizzle
 constexpr int STEPS = ceil_div(HIDDEN_SIZE, DEPTH);
 constexpr int GROUP_TOKENS = 64; // of a warpgroup
 constexpr int WARP_TOKENS = 16;
@@ -34,7 +34,7 @@ constexpr int PRODUCT_DEPTH = 16;
 constexpr int PRODUCT_STRIDE = PRODUCT_DEPTH * 2 / 16; // of a descriptor
 
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
-static_assert(TILE_EXPERTS == 64 || TILE_EXPERTS == 128 || TILE_EXPERTS == 256);
+static_assert(TILE_EXPERTS == 64 || TILE_EXPERTS == 256);
 static_assert(THREADS == (GROUPS + 1) * 128);
 static_assert(WARP_TOKENS == FEX_ROUTE_GROUP);
 static_assert(FEX_ROUTE_BLOCK == 128, "a tile is half a block, one or two");
@@ -111,8 +111,8 @@ __device__ __forceinline__ void release(Shared &shared, int stage)
         barrier_arrive(&shared.empty[stage]);
 }
 
-// The routes of a warp's tokens to the blocks of a tile's experts, and the first
-// of them in registers.
+// The routes of a warp's tokens to the blocks of a tile's experts, and the
+// first of them in registers.
 struct Picks {
     fex_route *routes; // from the tile's first on
     fex_i64 token;
@@ -121,8 +121,8 @@ struct Picks {
     int shift;       // the tile's first expert in its block
     fex_route ahead[PICKS];
 
-    __device__ __forceinline__ Picks(const fex_dense_scores_args &args, int token,
-                                     int expert)
+    __device__ __forceinline__ Picks(const fex_dense_scores_args &args,
+                                     int token, int expert)
         : token(token)
     {
         const int lane = threadIdx.x % 32;
@@ -131,9 +131,10 @@ struct Picks {
         routes = args.routes + group * (FEX_ROUTE_GROUP * TOP_K);
         shift = expert % FEX_ROUTE_BLOCK;
         starts = 0;
-        if (token < args.num_tokens && lane <= BLOCKS)
-            starts = args.starts[group * (blocks + 1) +
-                                 min_of(expert / FEX_ROUTE_BLOCK + lane, blocks)];
+        if (token < args.num_tokens && lane <= BLOCKS) {
+            const int block = expert / FEX_ROUTE_BLOCK + lane;
+            starts = args.starts[group * (blocks + 1) + min_of(block, blocks)];
+        }
     }
     __device__ __forceinline__ void number()
     {
@@ -159,8 +160,8 @@ struct Picks {
 };
 
 // Multiplies a tile. Routes come meanwhile.
-__device__ __forceinline__ void multiply(Shared &shared, Ring<STAGES> &ring, Sums &sums,
-                                         Picks &picks)
+__device__ __forceinline__ void multiply(Shared &shared, Ring<STAGES> &ring,
+                                         Sums &sums, Picks &picks)
 {
     const int group = threadIdx.x / 128;
     const Descriptor hidden =
@@ -228,7 +229,8 @@ __device__ __forceinline__ void store_route(const fex_dense_scores_args &args,
 {
     const int row = row_of(route);
     if (args.scores != nullptr)
-        args.scores[(token + row) * args.scores_stride + slot_of(route)] = score;
+        args.scores[(token + row) * args.scores_stride + slot_of(route)] =
+            score;
     if (is_repeat(route))
         return;
     const float weight = route.weight * silu(score);

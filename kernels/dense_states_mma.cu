@@ -4,9 +4,9 @@
 //
 //     partials: sums over e of P[t,e] U[e],  P zero but for the routes' weights
 //
-// A block takes a tile of tokens by a tile of columns and goes through a range of
-// experts, 64 at a time: their rows are copied while each warp puts the routes of
-// its tokens into a tile of zeros, both a step ahead of the products.
+// A block takes a tile of tokens by a tile of columns and goes through a range
+// of experts, 64 at a time: their rows are copied while each warp puts the
+// routes of its tokens into a tile of zeros, both a step ahead of the products.
 //
 // Rounding P to the data type would be a second rounding. Each token's weights
 // are scaled by a power of two, so that f16 has room for them. bfloat16: P is
@@ -21,7 +21,7 @@
 #include "warp.cuh"
 
 // ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_COLUMNS,
-// THREADS, STAGES, SHARED_BYTES, ROUNDS: times 32 routes that a warp reads ahead
+// THREADS, STAGES, SHARED_BYTES, ROUNDS: times 32 routes a warp reads ahead
 
 constexpr int TILE_TOKENS = 128;
 constexpr int DEPTH = FEX_ROUTE_BLOCK / 2; // experts of a stage
@@ -35,14 +35,14 @@ constexpr int PLACE_TOKENS = TILE_TOKENS / WARPS; // of a warp, to put routes
 constexpr int WARP_TOKENS = 64;                   // of a warp, to multiply
 constexpr int WARP_COLUMNS = 32;
 constexpr int TOKEN_WARPS = TILE_TOKENS / WARP_TOKENS;
-constexpr int PRODUCT_ROWS = 16;    // of one product: tokens,
-constexpr int PRODUCT_COLUMNS = 8;  // columns of H,
-constexpr int PRODUCT_DEPTH = 16;   // experts
+constexpr int PRODUCT_ROWS = 16;   // of one product: tokens,
+constexpr int PRODUCT_COLUMNS = 8; // columns of H,
+constexpr int PRODUCT_DEPTH = 16;  // experts
 constexpr int TOKEN_PRODUCTS = WARP_TOKENS / PRODUCT_ROWS;
 constexpr int COLUMN_PRODUCTS = WARP_COLUMNS / PRODUCT_COLUMNS;
 
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
-static_assert(HIDDEN_SIZE % VECTOR == 0, "a vector must not straddle a row's end");
+static_assert(HIDDEN_SIZE % VECTOR == 0, "no vector straddles a row's end");
 static_assert(WARPS == TOKEN_WARPS * (TILE_COLUMNS / WARP_COLUMNS));
 static_assert(PLACE_TOKENS == FEX_ROUTE_GROUP);
 constexpr int BLOCKS = 3 - PARTS; // of a multiprocessor
@@ -135,8 +135,8 @@ __device__ __forceinline__ Element *cell_of(Stage &stage, int part, int row,
            column % VECTOR;
 }
 
-// Puts a route of each lane that has one, if it is of the step's experts. scale:
-// of the warp's tokens, in its lanes.
+// Puts a route of each lane that has one, if it is of the step's experts.
+// scale: of the warp's tokens, in its lanes.
 __device__ __forceinline__ void put_route(Stage &stage, const fex_route &route,
                                           bool valid, int step, float scale)
 {
@@ -305,7 +305,8 @@ __device__ __forceinline__ bool store_sums(const fex_dense_states_args &args,
                                    j * PRODUCT_COLUMNS + lane % 4 * 2;
                 const float2 pair = make_float2(sums[i][j][half * 2],
                                                 sums[i][j][half * 2 + 1]);
-                fit = fit && (!known || (is_finite(pair.x) && is_finite(pair.y)));
+                fit = fit &&
+                      (!known || (is_finite(pair.x) && is_finite(pair.y)));
                 if (column < HIDDEN_SIZE)
                     __stcg(reinterpret_cast<float2 *>(
                                partials +

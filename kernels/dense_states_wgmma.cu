@@ -4,14 +4,14 @@
 //     out[t] = sum over e of P[t,e] U[e],  P zero but for the routes' weights
 //
 // A block takes 128 columns of a tile of tokens and a range of the experts;
-// dense_sum.cu adds the ranges up. Eight warps put the routes of 128 experts at a
-// time into a tile of zeros, a copy engine brings the experts' rows, two
-// warpgroups multiply: columns by experts from registers, experts by tokens from
-// the tile.
+// dense_sum.cu adds the ranges up. Eight warps put the routes of 128 experts at
+// a time into a tile of zeros, a copy engine brings the experts' rows, two
+// warpgroups multiply: columns by experts from registers, experts by tokens
+// from the tile.
 //
-// Rounding P to the data type would be a second rounding. bfloat16: each token's
-// weights are scaled by a power of two and rounded to f16, whose 11 bits are
-// enough, and so is U, exactly. float16: P is the sum of two f16.
+// Rounding P to the data type would be a second rounding. bfloat16: each
+// token's weights are scaled by a power of two and rounded to f16, whose 11
+// bits are enough, and so is U, exactly. float16: P is the sum of two f16.
 #include "arguments.h"
 #include "choices.cuh"
 #include "element.cuh"
@@ -21,8 +21,8 @@
 #include "tensor.cuh"
 #include "warp.cuh"
 
-// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K,
-// TILE_COLUMNS, THREADS, STAGES, SHARED_BYTES, ROUNDS: times 32 routes that a warp reads ahead
+// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_COLUMNS,
+// THREADS, STAGES, SHARED_BYTES, ROUNDS: times 32 routes a warp reads ahead
 
 constexpr int PARTS = DTYPE == FEX_KERNEL_BF16 ? 1 : 2; // P is the sum of
 constexpr int HALF_TOKENS = 128; // of one product
@@ -98,7 +98,8 @@ __device__ __forceinline__ int place_of(int token, int expert)
            (expert % SWIZZLE ^ token % 8 * 8);
 }
 
-__device__ __forceinline__ void set_weight(Stage &stage, int place, float weight)
+__device__ __forceinline__ void set_weight(Stage &stage, int place,
+                                           float weight)
 {
     Element *const weights = stage.weights[0][0][0];
     const Element high = float_to_half(weight);
@@ -156,8 +157,8 @@ __device__ __forceinline__ void set_route(Stage &stage, Trail &trail,
         set_weight(stage, place, weight);
 }
 
-__device__ __forceinline__ void set_block(Stage &stage, Trail &trail, List &list,
-                                          float scale)
+__device__ __forceinline__ void set_block(Stage &stage, Trail &trail,
+                                          List &list, float scale)
 {
     const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -175,8 +176,8 @@ __device__ __forceinline__ void set_block(Stage &stage, Trail &trail, List &list
         trail.count = list.count;
 }
 
-// A warp's rows of the weights, and the first warp's copies of U, for all stages
-// in turn. Routes are read a block ahead.
+// A warp's rows of the weights, and the first warp's copies of U, for all
+// stages in turn. Routes are read a block ahead.
 __device__ __forceinline__ void fill_stages(const fex_dense_states_args &args,
                                             Shared &shared, const Task &task)
 {
@@ -229,7 +230,7 @@ struct Columns {
 #pragma unroll
         for (int k = 0; k < SWIZZLE / 16; ++k) {
             load_transposed(words[k],
-                                     &stage.up[group][row + k * 16][vector * 8]);
+                            &stage.up[group][row + k * 16][vector * 8]);
 #pragma unroll
             for (unsigned &word : words[k]) {
                 largest = max_magnitudes<DTYPE>(largest, word);

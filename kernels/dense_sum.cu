@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // dense_sum.cu - the last step of a dense forward pass: the sums over ranges of
-// experts, added up in their order, unscaled and rounded. Where U was no good in
-// f16 for a tile of a range, the tile's states are computed anew, plainly.
+// experts, added up in their order, unscaled and rounded. Where U was no good
+// in f16 for a tile of a range, the tile's states are computed anew, plainly.
 #include "arguments.h"
 #include "choices.cuh"
 #include "element.cuh"

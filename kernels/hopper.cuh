@@ -115,13 +115,13 @@ template <int REGISTERS> __device__ __forceinline__ void registers_take()
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
-// ---- Products by a warpgroup: sums (64 x N) += a (64 x 16) b (16 x N). They run
-// on while the warps go on: what they read and write must be left alone until
-// product_wait.
+// ---- Products by a warpgroup: sums (64 x N) += a (64 x 16) b (16 x N). They
+// run on while the warps go on: what they read and write must be left alone
+// until product_wait.
 
-// The operand from a tile of rows of 128 bytes as copy_tile lays it out (128-byte
-// swizzle): 16 columns of all its rows. Bytes further on in shared memory are
-// descriptor + bytes / 16.
+// The operand from a tile of rows of 128 bytes as copy_tile lays it out
+// (128-byte swizzle): 16 columns of all its rows. Bytes further on in shared
+// memory are descriptor + bytes / 16.
 using Descriptor = unsigned long long;
 
 __device__ __forceinline__ Descriptor descriptor_of(const void *tile)
@@ -173,8 +173,8 @@ template <int PENDING> __device__ __forceinline__ void product_wait()
     "%116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 // clang-format on
 
-// sums += a b, or sums = a b: `add` is the operand that decides. `shape` is 64 x
-// columns x 16, `major` says that tiles are as descriptor_of has them.
+// sums += a b, or sums = a b: `add` names the operand that decides, `major`
+// says that tiles are as descriptor_of has them.
 #define FEX_PRODUCT(shape, type, names, sums, a, b, add, major, ...)           \
     asm volatile("{\n\t.reg .pred add;\n\t"                                    \
                  "setp.ne.b32 add, " add ", 0;\n\t"                            \

@@ -28,7 +28,7 @@ template <int GROUPS, int ROUNDS, int TOP_K> struct RouteList {
         routes = args.routes + group * (FEX_ROUTE_GROUP * TOP_K);
         slide();
     }
-    // Where the blocks from `base` on begin; groups that are not have no routes.
+    // Where the blocks from `base` on begin; past the last group all do at 0.
     __device__ __forceinline__ void slide()
     {
         const fex_i64 group = token / FEX_ROUTE_GROUP;
@@ -77,6 +77,7 @@ template <int GROUPS, int ROUNDS, int TOP_K> struct RouteList {
     // Of the warp's tokens, for route i.
     __device__ __forceinline__ int row(const fex_route &route, int i) const
     {
-        return row_of(route) + (GROUPS == 2 && i >= first ? FEX_ROUTE_GROUP : 0);
+        return row_of(route) +
+               (GROUPS == 2 && i >= first ? FEX_ROUTE_GROUP : 0);
     }
 };

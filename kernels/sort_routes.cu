@@ -4,9 +4,9 @@
 // slot, and where each block begins.
 //
 // A block sorts TOKENS tokens of a group. All blocks of a group count how many
-// slots of each of its tokens name each block of experts; from that follows where
-// every token's part of every block begins. Slots then go to their parts in
-// shared memory, in any order, and each part is sorted: what is summed over
+// slots of each of its tokens name each block of experts; from that follows
+// where every token's part of every block begins. Slots then go to their parts
+// in shared memory, in any order, and each part is sorted: what is summed over
 // routes is reproducible. Repeats of an expert are next to each other then.
 #include "arguments.h"
 #include "choices.cuh"
@@ -103,7 +103,7 @@ __device__ __forceinline__ void count_blocks(const fex_sort_routes_args &args,
 __device__ __forceinline__ void add_up(Shared &shared, int first_row)
 {
     using Sums = unsigned long long; // the group's, and above this block's
-    constexpr int OWN = ceil_div(COUNTERS / 2, THREADS) * 2; // blocks of a thread
+    constexpr int OWN = ceil_div(COUNTERS / 2, THREADS) * 2; // of a thread
     const int first = static_cast<int>(threadIdx.x) * OWN;
     const int lane = threadIdx.x % 32;
     Sums sum = 0;
@@ -253,7 +253,8 @@ __device__ __forceinline__ float merged_weight(const Weight *weights,
     const unsigned expert = expert_of_key(keys[i]);
     float weight = 0.0f;
     for (; i < count && expert_of_key(keys[i]) == expert; ++i)
-        weight += Dtype<ROUTING_DTYPE>::widen(weights[slot_of({keys[i], 0.0f})]);
+        weight +=
+            Dtype<ROUTING_DTYPE>::widen(weights[slot_of({keys[i], 0.0f})]);
     return weight;
 }
 

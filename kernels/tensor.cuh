@@ -36,8 +36,8 @@ template <int PENDING> __device__ __forceinline__ void copies_wait()
 // ---- Fragments
 
 // Four matrices of 8 rows of 16 bytes: lane l gives the address of row l % 8 of
-// matrix l / 8, and gets of each matrix the two elements of row l / 4 from column
-// 2 (l % 4) on.
+// matrix l / 8, and gets of each matrix the two elements of row l / 4 from
+// column 2 (l % 4) on.
 __device__ __forceinline__ void load_matrices(unsigned (&words)[4],
                                               const void *row)
 {
@@ -63,8 +63,8 @@ __device__ __forceinline__ void load_transposed(unsigned (&words)[4],
 
 // ---- Products
 
-// sums (16 x 8) += a (16 x 16) b (16 x 8), in float32. Lane l holds row l / 4 and
-// row l / 4 + 8 of the sums, each from column 2 (l % 4) on.
+// sums (16 x 8) += a (16 x 16) b (16 x 8), in float32. Lane l holds row l / 4
+// and row l / 4 + 8 of the sums, each from column 2 (l % 4) on.
 #define FEX_PRODUCT(type)                                                      \
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type        \
                  ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "         \
