@@ -17,9 +17,9 @@
 
 /* Of the estimate. */
 #define LAUNCH_SECONDS 3.3e-6
-#define WAVE_SECONDS 3e-6   /* of blocks there is no room for at first */
-#define PAIR_SECONDS 80e-9  /* of a warp, and for each byte of a row: */
-#define PAIR_BYTE_SECONDS 0.37e-9
+#define WAVE_CLOCKS 5940  /* of blocks there is no room for at first */
+#define PAIR_CLOCKS 158.4 /* of a warp, and for each byte of a row: */
+#define PAIR_BYTE_CLOCKS 0.7326
 #define L2_SHARE 0.5
 #define MEMORY_SHARE 0.7
 
@@ -146,13 +146,14 @@ static double estimate(const fex_problem *problem, const fex_device *device,
     const double pairs = (double)num_tokens * (double)problem->top_k;
     const double waves = (double)(num_tokens * cluster) /
                          (double)room_for(problem, device, geometry);
-    const double chain =
-        (double)fex_ceil_div(problem->top_k, cluster * WARPS) *
-        (PAIR_SECONDS + PAIR_BYTE_SECONDS * row);
+    const double chain = fex_clock_seconds(
+        device, (double)fex_ceil_div(problem->top_k, cluster * WARPS) *
+                    (PAIR_CLOCKS + PAIR_BYTE_CLOCKS * row));
     const double read = fex_gather_seconds(device, 2 * pairs * row, L2_SHARE);
     const double moved = fex_memory_seconds(
         device, fex_chosen_bytes(problem, num_tokens), MEMORY_SHARE);
-    return LAUNCH_SECONDS + WAVE_SECONDS * fmax(waves - 1, 0) +
+    return LAUNCH_SECONDS +
+           fex_clock_seconds(device, WAVE_CLOCKS * fmax(waves - 1, 0)) +
            fmax(chain, fmax(read, moved));
 }
 

@@ -6,6 +6,10 @@
 
 #include "variants.h"
 
+/* By how many tokens and columns sums of states are laid out. A tile of states
+ * is as wide, and a multiple of it high. */
+#define FEX_DENSE_TILE 128
+
 /* One product's kernel: what is compiled in, and the tile of a block. */
 typedef struct fex_dense_kernel {
     const char *file;
@@ -43,6 +47,10 @@ const fex_dense_kernel *fex_dense_states(const fex_dense_engine *engine,
 fex_status fex_dense_map_rows(const fex_launch *launch, fex_tensor_map *map,
                               const void *base, int64_t rows, int64_t stride,
                               int box_rows);
+
+/* How many tokens a block of the sort takes; 0 where it cannot be sorted. */
+int fex_dense_sort_tokens(const fex_problem *problem,
+                          const fex_architecture *architecture);
 
 /* How many tokens are worked on at one time, which keeps to the workspace there
  * is; and into how many ranges of experts the sums of so many are cut. */

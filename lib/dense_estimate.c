@@ -10,9 +10,8 @@
 #include "estimate.h"
 
 #define LAUNCH_SECONDS 24e-6 /* of all four kernels, with little to do */
-#define SORT_SECONDS 17.5e-9 /* a block of the sort, for each of K */
-#define SORT_TOKENS 8        /* of a block */
-#define PAIR_SECONDS 27e-12  /* to take its score and to place its weight */
+#define SORT_CLOCKS 34.65    /* a block of the sort, for each of K */
+#define PAIR_CLOCKS 7.057    /* to take its score and to place its weight */
 #define TENSOR_SHARE_COPIED 0.69 /* of the peak, where the copy engine helps */
 #define TENSOR_SHARE 0.6         /* else, and no more than: */
 #define OPERATIONS_A_CLOCK 830.0 /* of a multiprocessor */
@@ -67,12 +66,15 @@ static double chunk_seconds(const fex_problem *problem,
         operations_of(second, length), share);
     const double moved = fex_memory_seconds(
         device, 2 * fex_row_bytes(problem) * experts, MEMORY_SHARE);
-    const double rounds = (double)num_tokens /
-                          (SORT_TOKENS * (double)device->multiprocessors);
-    const double sort =
-        SORT_SECONDS * (double)problem->top_k * fmax(rounds, 1);
-    return LAUNCH_SECONDS + sort +
-           PAIR_SECONDS * (double)num_tokens * (double)problem->top_k +
+    const double rounds =
+        (double)num_tokens /
+        (fex_dense_sort_tokens(problem, device->architecture) *
+         (double)device->multiprocessors);
+    const double top_k = (double)problem->top_k;
+    return LAUNCH_SECONDS +
+           fex_clock_seconds(device, SORT_CLOCKS * top_k * fmax(rounds, 1)) +
+           fex_shared_seconds(device,
+                              PAIR_CLOCKS * (double)num_tokens * top_k) +
            fmax(scores + states, moved);
 }
 
@@ -95,7 +97,7 @@ void fex_dense_describe(const fex_problem *problem, const fex_device *device,
     const fex_dense_kernel *const states = fex_dense_states(engine, problem);
     const int64_t tokens = fex_dense_chunk(problem, num_tokens);
     snprintf(text, FEX_LAUNCH_TEXT_MAX,
-             "tile=%dx%d/%dx%d splits=%" PRId64 " chunk=%" PRId64,
+             "tile=%dx%d/%dx%d splits=%" PRId64 " tokens=%" PRId64,
              scores->tokens, scores->across, states->tokens, states->across,
              fex_dense_splits(problem, tokens), tokens);
 }

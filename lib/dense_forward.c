@@ -16,7 +16,6 @@ enum { SORT, SCORES, STATES, SUM, KERNELS };
 #define COUNT_MAX 0xffff  /* slots of a block: counters are halves of words */
 
 /* Where tiles of states are few, ranges of experts are summed apart. */
-#define TILE 128          /* tokens, or columns; at least */
 #define BLOCKS_WANTED 256 /* tiles times ranges: no more */
 #define SPLITS_MAX 16
 #define SPLIT_BLOCKS_MIN 2 /* of experts, in a range */
@@ -58,11 +57,17 @@ static sort_shape sort_shape_for(const fex_problem *problem,
     return (sort_shape){0};
 }
 
+int fex_dense_sort_tokens(const fex_problem *problem,
+                          const fex_architecture *architecture)
+{
+    return sort_shape_for(problem, architecture).tokens;
+}
+
 static int applies(const fex_problem *problem,
                    const fex_architecture *architecture)
 {
     return problem->dtype != FEX_DTYPE_F32 && problem->hidden_size % 8 == 0 &&
-           sort_shape_for(problem, architecture).tokens > 0 &&
+           fex_dense_sort_tokens(problem, architecture) > 0 &&
            fex_dense_engine_for(architecture) != NULL;
 }
 
@@ -149,13 +154,13 @@ static int64_t splits_max(const fex_problem *problem)
 
 static int64_t column_tiles(const fex_problem *problem)
 {
-    return fex_ceil_div(problem->hidden_size, TILE);
+    return fex_ceil_div(problem->hidden_size, FEX_DENSE_TILE);
 }
 
 int64_t fex_dense_splits(const fex_problem *problem, int64_t num_tokens)
 {
     const int64_t tiles =
-        fex_ceil_div(num_tokens, TILE) * column_tiles(problem);
+        fex_ceil_div(num_tokens, FEX_DENSE_TILE) * column_tiles(problem);
     return fex_max(1, fex_min(splits_max(problem), BLOCKS_WANTED / tiles));
 }
 
@@ -163,7 +168,7 @@ int64_t fex_dense_splits(const fex_problem *problem, int64_t num_tokens)
  * fewer ranges then. */
 static int64_t split_tiles(const fex_problem *problem, int64_t num_tokens)
 {
-    const int64_t tiles = fex_ceil_div(num_tokens, TILE);
+    const int64_t tiles = fex_ceil_div(num_tokens, FEX_DENSE_TILE);
     return fex_max(tiles, fex_min(tiles * splits_max(problem),
                                   BLOCKS_WANTED / column_tiles(problem)));
 }
@@ -198,9 +203,9 @@ static pieces take_pieces(const fex_problem *problem, int64_t tokens,
         .starts = fex_layout_take(layout, (blocks_of(problem) + 1) * groups,
                                   sizeof(int)),
         .largest = fex_layout_take(layout, tokens, sizeof(unsigned)),
-        .partials = fex_layout_take(layout,
-                                    tiles * TILE * problem->hidden_size,
-                                    sizeof(float)),
+        .partials = fex_layout_take(
+            layout, tiles * FEX_DENSE_TILE * problem->hidden_size,
+            sizeof(float)),
         .unfit = fex_layout_take(layout, tiles * column_tiles(problem),
                                  sizeof(int))};
 }

@@ -29,6 +29,16 @@ double fex_gather_seconds(const fex_device *device, double bytes, double share)
     return bytes / (share * device->l2_rate);
 }
 
+double fex_clock_seconds(const fex_device *device, double clocks)
+{
+    return clocks / device->clock;
+}
+
+double fex_shared_seconds(const fex_device *device, double clocks)
+{
+    return fex_clock_seconds(device, clocks / device->multiprocessors);
+}
+
 double fex_tiles_seconds(const fex_device *device, int64_t tiles,
                          double operations, double share)
 {

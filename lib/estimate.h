@@ -3,8 +3,9 @@
  *
  * An estimate is for data that no cache holds yet and experts drawn uniformly.
  * It has to rank families; the figures beside each formula were fitted to
- * measurements on one H200 and are taken to scale with clocks, multiprocessors
- * and memory. */
+ * measurements on one H200. They scale with clocks, multiprocessors and memory:
+ * what a multiprocessor does is in its clocks, what is moved is a share of a
+ * rate, and only what a launch takes by itself is in seconds. */
 #ifndef FEX_ESTIMATE_H
 #define FEX_ESTIMATE_H
 
@@ -22,6 +23,11 @@ double fex_memory_seconds(const fex_device *device, double bytes, double share);
 
 /* Time to read bytes out of L2, at a share of its rate. */
 double fex_gather_seconds(const fex_device *device, double bytes, double share);
+
+/* Time that one multiprocessor takes for so many of its clocks, and that all
+ * take who share the work for so many. */
+double fex_clock_seconds(const fex_device *device, double clocks);
+double fex_shared_seconds(const fex_device *device, double clocks);
 
 /* Time for tiles of so many operations each on tensor cores, a tile at a time
  * on a multiprocessor, at a share of their peak. */

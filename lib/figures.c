@@ -62,6 +62,17 @@ void fex_device_typical(const fex_architecture *architecture,
     snprintf(device->name, sizeof device->name, "%s", of->name);
 }
 
+void fex_device_part(fex_device *device, int parts)
+{
+    const int whole = device->multiprocessors;
+    device->multiprocessors = whole > parts ? whole / parts : 1;
+    const double share = (double)device->multiprocessors / whole;
+    device->l2_rate *= share;
+    device->tensor_rate *= share;
+    device->l2_bytes /= parts;
+    device->memory_rate /= parts;
+}
+
 /* ---- Asking ------------------------------------------------------------- */
 
 static fex_status get_attribute(const fex_driver *driver, CUdevice cuda_device,

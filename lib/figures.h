@@ -30,4 +30,8 @@ fex_status fex_device_describe(const fex_driver *driver, CUdevice cuda_device,
 void fex_device_typical(const fex_architecture *architecture,
                         fex_device *device);
 
+/* Leaves one of so many equal parts of the device, or a device so much
+ * smaller. */
+void fex_device_part(fex_device *device, int parts);
+
 #endif

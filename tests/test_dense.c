@@ -96,6 +96,44 @@ START_TEST(kernels_fit_every_architecture)
 }
 END_TEST
 
+/* The workspace is laid out by tiles of one size. */
+START_TEST(sums_of_states_fit_the_workspace)
+{
+    size_t count;
+    const fex_architecture *const table = fex_architecture_table(&count);
+    for (size_t a = 0; a < count; a++) {
+        const fex_dense_engine *const engine = fex_dense_engine_for(&table[a]);
+        for (size_t i = 0; engine != NULL && i < COUNT(engine->states); i++) {
+            ck_assert_int_eq(engine->states[i].across, FEX_DENSE_TILE);
+            ck_assert_int_gt(engine->states[i].tokens, 0);
+            ck_assert_int_eq(engine->states[i].tokens % FEX_DENSE_TILE, 0);
+        }
+    }
+}
+END_TEST
+
+static const struct {
+    const char *architecture;
+    int64_t top_k, num_experts;
+    int tokens;
+} sorts[] = {
+    {"sm_90a", 4096, 102400, 8}, {"sm_90a", 4096, 300000, 4},
+    {"sm_90a", 4096, 450000, 2}, {"sm_80", 4096, 102400, 4},
+    {"sm_89", 4096, 102400, 2},  {"sm_89", 8192, 102400, 1},
+    {"sm_89", 4096, 300000, 0},  {"sm_90a", 8192, 128, 4},
+};
+
+/* As many tokens as there is shared memory for. */
+START_TEST(a_sort_takes_what_fits)
+{
+    const fex_problem problem =
+        problem_of(BF16, 1024, sorts[_i].top_k, sorts[_i].num_experts);
+    ck_assert_int_eq(fex_dense_sort_tokens(&problem, fex_architecture_by_name(
+                                               sorts[_i].architecture)),
+                     sorts[_i].tokens);
+}
+END_TEST
+
 START_TEST(workspace_is_bounded)
 {
     const int64_t top_ks[] = {1, 512, 4096, 8192};
@@ -168,6 +206,8 @@ static void fill(TCase *tests)
     tcase_add_loop_test(tests, chosen_where_choices_are_dense, 0,
                         (int)COUNT(choices));
     tcase_add_test(tests, kernels_fit_every_architecture);
+    tcase_add_test(tests, sums_of_states_fit_the_workspace);
+    tcase_add_loop_test(tests, a_sort_takes_what_fits, 0, (int)COUNT(sorts));
     tcase_add_test(tests, workspace_is_bounded);
     tcase_add_test(tests, rows_are_mapped);
 }

@@ -157,6 +157,23 @@ START_TEST(every_architecture_has_a_typical_device)
 }
 END_TEST
 
+START_TEST(a_part_has_its_share)
+{
+    fex_device whole, part;
+    fex_device_typical(fex_architecture_by_name("sm_80"), &whole);
+    part = whole;
+    fex_device_part(&part, 8);
+    ck_assert_int_eq(part.multiprocessors, 13); /* of 108 */
+    ck_assert_int_eq(8 * part.l2_bytes, whole.l2_bytes);
+    ck_assert_double_eq(part.clock, whole.clock);
+    ck_about(8 * part.memory_rate, whole.memory_rate);
+    ck_about(part.l2_rate / 13, whole.l2_rate / 108);
+    ck_about(part.tensor_rate / 13, whole.tensor_rate / 108);
+    fex_device_part(&part, 100);
+    ck_assert_int_eq(part.multiprocessors, 1);
+}
+END_TEST
+
 static void fill(TCase *tests)
 {
     tcase_add_test(tests, the_driver_is_asked);
@@ -164,6 +181,7 @@ static void fill(TCase *tests)
     tcase_add_test(tests, a_driver_that_fails_is_heard);
     tcase_add_test(tests, an_unknown_architecture_is_refused);
     tcase_add_test(tests, every_architecture_has_a_typical_device);
+    tcase_add_test(tests, a_part_has_its_share);
 }
 
 int main(void)

@@ -354,22 +354,143 @@ START_TEST(slow_memory_takes_longer)
 }
 END_TEST
 
+/* What a launch takes by itself, which no slower device makes longer: all else
+ * takes twice as long where clocks and memory are half as fast. */
+static double fixed_seconds(const fex_variant *variant,
+                            const fex_problem *problem,
+                            const fex_device *device, int64_t tokens)
+{
+    fex_device slow = *device;
+    slow.clock /= 2;
+    slow.memory_rate /= 2;
+    slow.l2_rate /= 2;
+    slow.tensor_rate /= 2;
+    return 2 * variant->estimate(problem, device, tokens) -
+           variant->estimate(problem, &slow, tokens);
+}
+
+/* The same for every problem, of as many launches. */
+static void check_fixed(const fex_problem *problem, const fex_device *device)
+{
+    const fex_problem least = problem_of(BF16, 1024, 1, 1024);
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    for (size_t i = 0; i < count; i++)
+        for (int64_t tokens = 1; tokens <= 1000; tokens *= 10)
+            if (table[i]->pass == FEX_PASS_FORWARD &&
+                table[i]->applies(problem, device->architecture))
+                ck_assert_double_eq_tol(
+                    fixed_seconds(table[i], problem, device, tokens),
+                    fixed_seconds(table[i], &least, device, 1), 1e-8);
+}
+
+START_TEST(a_slower_device_takes_longer)
+{
+    for_everything(check_fixed);
+}
+END_TEST
+
+/* What the dense family does pair by pair is shared by all multiprocessors. */
+START_TEST(half_of_a_device_takes_twice_as_long)
+{
+    enum { TOKENS = 8448 };
+    const fex_problem few = problem_of(BF16, 64, 512, 1024);
+    const fex_problem many = problem_of(BF16, 64, 1024, 1024);
+    const fex_device whole = device_of("sm_90a");
+    fex_device half = whole;
+    fex_device_part(&half, 2);
+    ck_assert_int_eq(2 * half.multiprocessors, whole.multiprocessors);
+    const double of_whole =
+        fex_dense_forward.estimate(&many, &whole, TOKENS) -
+        fex_dense_forward.estimate(&few, &whole, TOKENS);
+    const double of_half = fex_dense_forward.estimate(&many, &half, TOKENS) -
+                           fex_dense_forward.estimate(&few, &half, TOKENS);
+    ck_assert_double_eq_tol(of_half / of_whole, 2, 0.001);
+}
+END_TEST
+
+/* On an H200: each is for one thing that an estimate is made of. */
 static const struct {
     const fex_variant *variant;
-    int64_t num_tokens;
+    fex_dtype dtype;
+    int64_t hidden_size, top_k, num_experts, num_tokens;
+    double microseconds;
+} estimates[] = {
+    /* a warp's pairs; what is read from memory; blocks in turns */
+    {&fex_cluster_forward, BF16, 1024, 512, 102400, 1, 10.0},
+    {&fex_cluster_forward, BF16, 1024, 512, 102400, 64, 37.4},
+    {&fex_cluster_forward, BF16, 256, 8, 102400, 4096, 39.8},
+    /* steps; L2; what memory is read for again */
+    {&fex_gather_forward, BF16, 1024, 512, 102400, 1, 14.4},
+    {&fex_gather_forward, BF16, 1024, 512, 102400, 1024, 297.8},
+    {&fex_gather_forward, BF16, 1024, 16, 1000000, 100000, 1484},
+    /* the sort; both products, of either type; small tiles; pairs, and a sort
+     * that takes four tokens at a time */
+    {&fex_dense_forward, BF16, 64, 512, 1024, 16, 36.4},
+    {&fex_dense_forward, BF16, 1024, 4096, 102400, 1024, 808.6},
+    {&fex_dense_forward, F16, 1024, 4096, 102400, 1024, 1108},
+    {&fex_dense_forward, BF16, 1024, 32, 1024, 20000, 171.8},
+    {&fex_dense_forward, BF16, 64, 8192, 8192, 2112, 1081},
+};
+
+START_TEST(estimates_are_of_an_h200)
+{
+    const fex_device device = device_of("sm_90a");
+    const fex_problem problem =
+        problem_of(estimates[_i].dtype, estimates[_i].hidden_size,
+                   estimates[_i].top_k, estimates[_i].num_experts);
+    const double seconds = estimates[_i].variant->estimate(
+        &problem, &device, estimates[_i].num_tokens);
+    ck_assert_double_eq_tol(1e6 * seconds / estimates[_i].microseconds, 1,
+                            0.005);
+}
+END_TEST
+
+/* Families that are compared have an estimate. */
+START_TEST(what_is_compared_can_be_judged)
+{
+    size_t count;
+    const fex_variant *const *const table = fex_variant_table(&count);
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < count; j++)
+            if (i != j && table[i]->pass == table[j]->pass)
+                ck_assert(table[i]->estimate != NULL);
+}
+END_TEST
+
+static const struct {
+    const fex_variant *variant;
+    fex_dtype dtype;
+    int64_t num_experts, num_tokens;
     const char *text;
 } launches[] = {
-    {&fex_cluster_forward, 1, "cluster=8 threads=256 unroll=2"},
-    {&fex_cluster_forward, 64, "cluster=2 threads=256 unroll=2"},
-    {&fex_cluster_forward, 1000, "cluster=1 threads=256 unroll=2"},
-    {&fex_gather_forward, 1, "slabs=1 tile=32 chunk=128 threads=96/128"},
-    {&fex_gather_forward, 1024, "slabs=9 tile=512 chunk=128 threads=96/128"},
+    {&fex_cluster_forward, BF16, 102400, 1, "cluster=8 threads=256 unroll=2"},
+    {&fex_cluster_forward, BF16, 102400, 64, "cluster=2 threads=256 unroll=2"},
+    {&fex_cluster_forward, BF16, 102400, 1000,
+     "cluster=1 threads=256 unroll=2"},
+    {&fex_gather_forward, BF16, 102400, 1,
+     "slabs=1 tile=32 chunk=128 threads=96/128"},
+    {&fex_gather_forward, BF16, 102400, 1024,
+     "slabs=9 tile=512 chunk=128 threads=96/128"},
+    {&fex_dense_forward, BF16, 102400, 1000,
+     "tile=128x256/256x128 splits=4 tokens=1000"},
+    {&fex_dense_forward, F16, 102400, 1000,
+     "tile=128x256/128x128 splits=4 tokens=1000"},
+    {&fex_dense_forward, BF16, 1024, 1000,
+     "tile=128x64/256x128 splits=4 tokens=1000"},
+    {&fex_dense_forward, F16, 1024, 100,
+     "tile=128x64/128x128 splits=4 tokens=100"},
+    {&fex_dense_forward, BF16, 102400, 100,
+     "tile=128x256/256x128 splits=16 tokens=100"},
+    {&fex_dense_forward, F16, 102400, 100000,
+     "tile=128x256/128x128 splits=1 tokens=31744"},
 };
 
 START_TEST(launches_are_put_in_words)
 {
     const fex_device device = device_of("sm_90a");
-    const fex_problem problem = problem_of(BF16, 1024, 512, 102400);
+    const fex_problem problem = problem_of(launches[_i].dtype, 1024, 512,
+                                           launches[_i].num_experts);
     char text[FEX_LAUNCH_TEXT_MAX];
     launches[_i].variant->describe_launch(&problem, &device,
                                           launches[_i].num_tokens, text);
@@ -413,6 +534,11 @@ static void fill(TCase *tests)
     tcase_add_test(tests, not_everything_is_likely);
     tcase_add_test(tests, more_tokens_take_longer);
     tcase_add_test(tests, slow_memory_takes_longer);
+    tcase_add_test(tests, a_slower_device_takes_longer);
+    tcase_add_test(tests, half_of_a_device_takes_twice_as_long);
+    tcase_add_loop_test(tests, estimates_are_of_an_h200, 0,
+                        (int)COUNT(estimates));
+    tcase_add_test(tests, what_is_compared_can_be_judged);
     tcase_add_loop_test(tests, launches_are_put_in_words, 0,
                         (int)COUNT(launches));
     tcase_add_test(tests, words_fit);
