@@ -6,11 +6,10 @@
 
 #include "plan.h"
 
-/* A family may be chosen by some device of an architecture if a typical one
- * takes no more than so many times the least: by as much, and hardly more,
- * devices of one architecture differ in what makes one family faster than
- * another. */
-#define LIKELY 4.0
+/* How many times faster another family has to be for a range to begin: where
+ * two are alike, what divides well among multiprocessors would have them take
+ * turns. */
+#define GAIN 1.03
 
 /* The families to choose among. */
 typedef struct candidates {
@@ -67,16 +66,24 @@ static int64_t next_number(int64_t num_tokens)
     return num_tokens + num_tokens / 4 + 1;
 }
 
-/* Another family is fastest for `last` tokens than for `first`: from where on. */
-static int64_t find_change(const candidates *among, int64_t first, int64_t last)
+/* Whether another is faster by enough to change over to it. */
+static int is_beaten(const candidates *among, size_t i, int64_t num_tokens)
 {
-    const size_t before = fastest(among, first);
+    const size_t best = fastest(among, num_tokens);
+    return best != i && seconds_of(among, i, num_tokens) >
+                            GAIN * seconds_of(among, best, num_tokens);
+}
+
+/* One is beaten for `last` tokens and not for `first`: from where on. */
+static int64_t find_change(const candidates *among, size_t i, int64_t first,
+                           int64_t last)
+{
     while (last - first > 1) {
         const int64_t middle = first + (last - first) / 2;
-        if (fastest(among, middle) == before)
-            first = middle;
-        else
+        if (is_beaten(among, i, middle))
             last = middle;
+        else
+            first = middle;
     }
     return last;
 }
@@ -102,8 +109,8 @@ void fex_plan_make(const fex_problem *problem, const fex_device *device,
     add_range(plan, 0, among.variants[current]);
     while (at < most) {
         int64_t next = next_number(at) < most ? next_number(at) : most;
-        if (fastest(&among, next) != current) {
-            next = find_change(&among, at, next);
+        if (is_beaten(&among, current, next)) {
+            next = find_change(&among, current, at, next);
             current = fastest(&among, next);
             add_range(plan, next, among.variants[current]);
         }
@@ -126,15 +133,36 @@ const fex_variant *fex_plan_find(const fex_plan *plan, int64_t num_tokens)
 
 /* ---- Without the device ------------------------------------------------- */
 
-/* Marks those that are likely for num_tokens tokens. */
-static void mark_likely(const candidates *among, int64_t num_tokens,
-                        int *likely)
+enum { EXAMPLES = 3, PARTS = 8 };
+
+/* A family may be chosen by some device of an architecture if one of these
+ * examples takes no more than so many times the least: by as much, and hardly
+ * more, the others differ from the nearest of them in what makes one family
+ * faster than another. */
+#define LIKELY 2.5
+
+/* Marks those that are likely for num_tokens tokens on the device. */
+static void mark_likely(const candidates *among, int64_t num_tokens, int *marks)
 {
     const double least =
         seconds_of(among, fastest(among, num_tokens), num_tokens);
     for (size_t i = 0; i < among->count; i++)
         if (seconds_of(among, i, num_tokens) <= LIKELY * least)
-            likely[i] = 1;
+            marks[i] = 1;
+}
+
+/* The i-th of those that stand for all devices of the architecture: the typical
+ * one; an eighth of it, as small as devices and parts of devices get; and such
+ * an eighth that has all the memory's rate to itself. */
+static void find_example(const fex_architecture *architecture, int i,
+                         fex_device *device)
+{
+    fex_device_typical(architecture, device);
+    const double memory_rate = device->memory_rate;
+    if (i > 0)
+        fex_device_part(device, PARTS);
+    if (i > 1)
+        device->memory_rate = memory_rate;
 }
 
 size_t fex_plan_likely(const fex_problem *problem,
@@ -145,16 +173,16 @@ size_t fex_plan_likely(const fex_problem *problem,
     fex_device device;
     int marks[FEX_FAMILIES_MAX] = {0};
     size_t count = 0;
-    fex_device_typical(architecture, &device);
+    find_example(architecture, 0, &device);
     const candidates among = find_candidates(problem, &device, pass, family);
-    if (among.count == 1)
-        marks[0] = 1;
-    for (int64_t t = 0; t < num_tokens && among.count > 1; t = next_number(t))
-        mark_likely(&among, t, marks);
-    if (among.count > 1)
+    for (int i = 0; i < EXAMPLES && among.count > 1; i++) {
+        find_example(architecture, i, &device);
+        for (int64_t t = 0; t < num_tokens; t = next_number(t))
+            mark_likely(&among, t, marks);
         mark_likely(&among, num_tokens, marks);
+    }
     for (size_t i = 0; i < among.count; i++)
-        if (marks[i])
+        if (marks[i] || among.count == 1)
             likely[count++] = among.variants[i];
     return count;
 }

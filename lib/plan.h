@@ -2,14 +2,14 @@
 /* plan.h - which family serves how many tokens.
  *
  * Of the families that apply, the one that is estimated to take the least time
- * is chosen. That is found out once, for all numbers of tokens, so that whoever
+ * is chosen, or one that takes hardly longer and serves fewer tokens too. That is found out once, for all numbers of tokens, so that whoever
  * prepares and whoever launches go by the same table. */
 #ifndef FEX_PLAN_H
 #define FEX_PLAN_H
 
 #include "variants.h"
 
-#define FEX_RANGES_MAX 8
+#define FEX_RANGES_MAX 32
 
 /* The family for `first` tokens and more, up to the next range. */
 typedef struct fex_range {
@@ -35,8 +35,8 @@ const fex_variant *fex_plan_find(const fex_plan *plan, int64_t num_tokens);
 size_t fex_plan_reach(const fex_plan *plan, int64_t num_tokens);
 
 /* Every family that some device of the architecture may well choose for some
- * number of tokens up to num_tokens; returns how many, at most
- * FEX_FAMILIES_MAX. */
+ * number of tokens up to num_tokens, whether it is large or an eighth of one;
+ * returns how many, at most FEX_FAMILIES_MAX. */
 size_t fex_plan_likely(const fex_problem *problem,
                        const fex_architecture *architecture, fex_pass pass,
                        int64_t num_tokens, const char *family,
