@@ -522,9 +522,12 @@ typedef void (*fex_prewarm_function)(void *user, fex_prewarm_outcome outcome,
 /* Brings into the cache every kernel that `passes` of an operation would need
  * for any number of tokens from 0 to num_tokens on `architecture` ("sm_90a",
  * "sm_80", ...; NULL: the context's device). Which algorithm serves how many
- * tokens depends on the device: all that one of the architecture may well choose
- * are brought in. Needs no GPU: the context may be FEX_DEVICE_NONE. Counts are
- * added to *counts, which may be NULL, and function may be NULL.
+ * tokens depends on the device: brought in are all that the context's own
+ * chooses, if it is of the architecture, and all that others of it are likely
+ * to choose, from a typical one down to an eighth of that. Only for the
+ * context's device is it certain that nothing else will be needed. Needs no
+ * GPU: the context may be FEX_DEVICE_NONE. Counts are added to *counts, which
+ * may be NULL, and function may be NULL.
  *
  * FEX_OK                      all is there now
  * FEX_ERROR_INVALID_ARGUMENT  as for fex_op_create, an unknown architecture or

@@ -11,7 +11,7 @@
 typedef struct fex_device {
     int ordinal; /* or FEX_DEVICE_NONE */
     char name[128];
-    const fex_architecture *architecture; /* NULL with FEX_DEVICE_NONE */
+    const fex_architecture *architecture; /* NULL: nothing is known */
     int multiprocessors;
     int64_t l2_bytes;
     double clock;       /* of the multiprocessors, 1/s */

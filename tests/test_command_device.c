@@ -77,6 +77,23 @@ START_TEST(a_device_and_the_cpu_agree)
 }
 END_TEST
 
+/* A simulated device of one multiprocessor chooses what others of its
+ * architecture would not: its own choices are prewarmed, and looked for. */
+START_TEST(what_is_prewarmed_is_not_compiled)
+{
+    static const char odd[] = "-s 'hidden=256 top_k=32 experts=256 tokens=10 "
+                              "dtype=f16 pass=forward'";
+    setenv("FLASHEXPERT_SIM_SMS", "1", 1);
+    command_expect(1, "prewarm --check %s", odd);
+    command_expect(0, "prewarm %s", odd);
+    command_expect(0, "prewarm --check %s", odd);
+    setenv("FLASHEXPERT_JIT", "forbid", 1);
+    command_expect(0, "run --repeat 0 %s", odd);
+    unsetenv("FLASHEXPERT_JIT");
+    unsetenv("FLASHEXPERT_SIM_SMS");
+}
+END_TEST
+
 START_TEST(a_bench_reports_every_pass)
 {
     command_expect(0, "bench --json --rounds 1 " SHAPE);
@@ -110,6 +127,7 @@ int main(void)
     tcase_add_test(tests, a_device_is_right);
     tcase_add_test(tests, a_run_is_timed);
     tcase_add_test(tests, a_device_and_the_cpu_agree);
+    tcase_add_test(tests, what_is_prewarmed_is_not_compiled);
     tcase_add_test(tests, a_bench_reports_every_pass);
     suite_add_tcase(suite, tests);
 

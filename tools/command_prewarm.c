@@ -12,6 +12,8 @@
 
 #include "architecture.h"
 #include "commands.h"
+#include "environment.h"
+#include "figures.h"
 #include "kernel_set.h"
 #include "report.h"
 #include "workers.h"
@@ -26,10 +28,14 @@ typedef struct prewarm_settings {
     int refresh;
 } prewarm_settings;
 
+enum { DEVICES_MAX = 16 };
+
 typedef struct prewarm {
     const tool_command *command;
     const prewarm_settings *settings;
     tool_shapes shapes;
+    fex_device devices[DEVICES_MAX]; /* this machine's, of each kind one */
+    size_t device_count;
     const char *architectures[64];
     size_t architecture_count;
     worker_job *jobs; /* those that have something to do */
@@ -40,6 +46,49 @@ typedef struct prewarm {
     fex_status status; /* of a callback */
     json_t *errors;
 } prewarm;
+
+/* ---- What is here ------------------------------------------------------- */
+
+static int is_alike(const fex_device *a, const fex_device *b)
+{
+    return a->architecture == b->architecture &&
+           a->multiprocessors == b->multiprocessors &&
+           a->l2_bytes == b->l2_bytes && a->clock == b->clock &&
+           a->memory_rate == b->memory_rate;
+}
+
+static void add_device(prewarm *p, const fex_driver *driver, int ordinal)
+{
+    fex_device *const device = &p->devices[p->device_count];
+    CUdevice handle;
+
+    if (driver->cuDeviceGet(&handle, ordinal) != CUDA_SUCCESS ||
+        fex_device_describe(driver, handle, device) != FEX_OK)
+        return;
+    for (size_t i = 0; i < p->device_count; i++)
+        if (is_alike(&p->devices[i], device))
+            return;
+    p->device_count++;
+}
+
+/* Asks the driver itself: a context on each device would take seconds. It is in
+ * order that there is none. */
+static fex_status find_devices(prewarm *p)
+{
+    fex_environment environment;
+    fex_driver driver;
+    int count = 0;
+
+    return_if_error(fex_environment_read(&environment));
+    if (fex_driver_open(environment.libcuda, &driver) == FEX_OK) {
+        driver.cuDeviceGetCount(&count);
+        for (int i = 0; i < count && p->device_count < DEVICES_MAX; i++)
+            add_device(p, &driver, i);
+        fex_driver_close(&driver);
+    }
+    fex_environment_free(&environment);
+    return FEX_OK;
+}
 
 /* ---- What is asked for -------------------------------------------------- */
 
@@ -88,18 +137,11 @@ static fex_status add_architectures(prewarm *p, const char *text)
 /* Without --arch: that of the device of this machine. */
 static fex_status add_device_architecture(prewarm *p)
 {
-    fex_context_info info = {.size = sizeof info};
-    fex_context *context;
-
-    if (fex_context_create(NULL, &context) != FEX_OK)
+    if (p->device_count == 0)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
                         "--arch is missing, and there is no device to take it "
                         "from");
-    fex_status status = fex_context_get_info(context, &info);
-    if (status == FEX_OK)
-        status = add_architecture(p, info.architecture);
-    fex_context_destroy(context);
-    return status;
+    return add_architecture(p, p->devices[0].architecture->name);
 }
 
 static fex_status read_settings(prewarm *p)
@@ -111,6 +153,7 @@ static fex_status read_settings(prewarm *p)
                         "--check and --refresh exclude each other");
     return_if_error(shape_list_add_all(&p->shapes, &settings->shapes,
                                        &settings->shape_files));
+    return_if_error(find_devices(p));
     for (size_t i = 0; i < settings->architectures.count; i++)
         return_if_error(add_architectures(p, settings->architectures.items[i]));
     return p->architecture_count > 0 ? FEX_OK : add_device_architecture(p);
@@ -139,13 +182,27 @@ static fex_status look_at(prewarm *p, fex_context *context,
 {
     p->needed = 0;
     const fex_status status =
-        fex_prewarm(context, &job->shape->desc, job->pass, job->shape->tokens,
-                    job->architecture, FEX_PREWARM_CHECK, note_kernel, p, NULL);
+        worker_prewarm(context, job, FEX_PREWARM_CHECK, note_kernel, p);
     if (status != FEX_OK && status != FEX_ERROR_JIT_FORBIDDEN)
         return status;
     if (p->needed)
         p->jobs[p->job_count++] = *job;
     return p->status;
+}
+
+/* Looks at a job for each device here that is of its architecture, or without
+ * one. */
+static fex_status look_for_devices(prewarm *p, fex_context *context,
+                                   worker_job job)
+{
+    fex_status status = FEX_OK;
+
+    for (size_t i = 0; i < p->device_count && status == FEX_OK; i++)
+        if (strcmp(p->devices[i].architecture->name, job.architecture) == 0) {
+            job.device = &p->devices[i];
+            status = look_at(p, context, &job);
+        }
+    return job.device == NULL ? look_at(p, context, &job) : status;
 }
 
 /* Looks at every shape, pass and architecture. */
@@ -157,8 +214,9 @@ static fex_status look_at_all(prewarm *p)
     fex_context *context;
     fex_status status;
 
-    p->jobs =
-        calloc(2 * p->shapes.count * p->architecture_count, sizeof *p->jobs);
+    p->jobs = calloc(2 * p->shapes.count *
+                         (p->architecture_count + p->device_count),
+                     sizeof *p->jobs);
     if (p->jobs == NULL)
         return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "out of memory");
     return_if_error(fex_context_create(&none, &context));
@@ -167,9 +225,9 @@ static fex_status look_at_all(prewarm *p)
         for (size_t s = 0; s < p->shapes.count; s++)
             for (size_t i = 0; i < 2 && status == FEX_OK; i++) {
                 const worker_job job = {&p->shapes.items[s], passes[i],
-                                        p->architectures[a]};
+                                        p->architectures[a], NULL};
                 if (job.shape->passes & passes[i])
-                    status = look_at(p, context, &job);
+                    status = look_for_devices(p, context, job);
             }
     fex_context_destroy(context);
     return status;

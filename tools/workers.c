@@ -15,6 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "context.h"
+
 /* One report. It is written with one call and not longer than what a pipe
  * takes at once, so that reports of several workers never mix. */
 typedef struct report {
@@ -51,6 +53,21 @@ static void send_report(void *user, fex_prewarm_outcome outcome,
         continue;
 }
 
+/* Of the device its figures are all that is needed, which a process may take
+ * from another; the driver's own state does not survive a fork. */
+fex_status worker_prewarm(fex_context *context, const worker_job *job,
+                          unsigned flags, fex_prewarm_function function,
+                          void *user)
+{
+    context->device = (fex_device){0};
+    if (job->device != NULL)
+        context->device = *job->device;
+    context->device.ordinal = FEX_DEVICE_NONE;
+    return fex_prewarm(context, &job->shape->desc, job->pass,
+                       job->shape->tokens, job->architecture, flags, function,
+                       user, NULL);
+}
+
 static void work(worker *self)
 {
     const fex_context_options none = {.size = sizeof none,
@@ -63,10 +80,8 @@ static void work(worker *self)
         return;
     }
     while ((i = atomic_fetch_add(self->next, 1)) < self->count) {
-        const worker_job *job = &self->jobs[i];
-        const fex_status status = fex_prewarm(
-            context, &job->shape->desc, job->pass, job->shape->tokens,
-            job->architecture, self->flags, send_report, self, NULL);
+        const fex_status status = worker_prewarm(
+            context, &self->jobs[i], self->flags, send_report, self);
         /* That something is missing has been reported kernel by kernel. */
         if (status != FEX_OK && status != FEX_ERROR_JIT_FORBIDDEN)
             send_report(self, 0, fex_last_error());

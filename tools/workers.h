@@ -4,6 +4,7 @@
 #ifndef TOOL_WORKERS_H
 #define TOOL_WORKERS_H
 
+#include "figures.h"
 #include "shape.h"
 
 /* One call of fex_prewarm. */
@@ -11,7 +12,13 @@ typedef struct worker_job {
     const tool_shape *shape;
     fex_pass pass; /* one of the shape's */
     const char *architecture;
+    const fex_device *device; /* one whose own choices count too, or NULL */
 } worker_job;
+
+/* Does a job in a context without a device. */
+fex_status worker_prewarm(fex_context *context, const worker_job *job,
+                          unsigned flags, fex_prewarm_function function,
+                          void *user);
 
 /* What a worker reports: a kernel that is done, or with outcome 0 a sentence
  * about a failure. */
