@@ -118,8 +118,10 @@ fex_status fex_dense_map_rows(const fex_launch *launch, fex_tensor_map *map,
                                          : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
     const cuuint64_t sizes[2] = {(cuuint64_t)launch->problem->hidden_size,
                                  (cuuint64_t)rows};
+    /* That of one row may be any number, too large a one for the driver. */
+    const int64_t step = rows > 1 ? stride : launch->problem->hidden_size;
     const cuuint64_t strides[1] = {
-        (cuuint64_t)stride * fex_dtype_bytes(launch->problem->dtype)};
+        (cuuint64_t)step * fex_dtype_bytes(launch->problem->dtype)};
     const cuuint32_t box[2] = {BOX_COLUMNS, (cuuint32_t)box_rows};
     const cuuint32_t steps[2] = {1, 1};
     CUtensorMap made; /* aligned as the driver wants it */

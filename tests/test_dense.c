@@ -198,6 +198,9 @@ START_TEST(rows_are_mapped)
     ck_assert_int_eq(asked.swizzle, CU_TENSOR_MAP_SWIZZLE_128B);
     for (size_t i = 0; i < COUNT(map.words); i++)
         ck_assert(map.words[i] == 0x5a5a5a5a5a5a5a5aULL);
+    /* the stride of one row means nothing, and may be more than there can be */
+    test_ok(fex_dense_map_rows(&launch, &map, rows, 1, INT64_C(1) << 50, 64));
+    ck_assert_uint_eq(asked.stride, 2000);
 }
 END_TEST
 
