@@ -498,6 +498,57 @@ START_TEST(workspace_grows_with_tokens)
 }
 END_TEST
 
+/* The size for as many as num_tokens serves whichever family is launched, and
+ * the last with rows that it cannot read. Returns the size. */
+static size_t check_size(fex_op *op, const fex_problem *problem,
+                         const fex_plan *plan, int64_t num_tokens)
+{
+    size_t bytes;
+    need(fex_op_workspace_size(op, FEX_PASS_FORWARD, num_tokens, &bytes));
+    ck_assert_uint_ge(bytes, fex_plan_find(plan, num_tokens)
+                                 ->workspace_size(problem, num_tokens));
+    ck_assert_uint_ge(bytes, fex_variant_last(FEX_PASS_FORWARD)
+                                 ->workspace_size(problem, num_tokens));
+    return bytes;
+}
+
+/* Where families take turns, and where one needs a bounded workspace and the
+ * last does not. Nothing is launched: the device may as well be an H200. */
+static const struct {
+    int64_t top_k, first, last, step;
+} turns[] = {{2048, 100, 400, 1}, {4096, 1000, 200000, 9999}};
+
+START_TEST(workspace_serves_every_family)
+{
+    const fex_op_desc desc = {.size = sizeof desc,
+                              .dtype = FEX_DTYPE_BF16,
+                              .hidden_size = 1024,
+                              .top_k = turns[_i].top_k,
+                              .num_experts = 102400};
+    const fex_context_options options = {.size = sizeof options};
+    fex_context *context;
+    fex_problem problem;
+    fex_plan plan;
+    fex_op *op;
+    size_t previous = 0;
+    need(fex_context_create(&options, &context));
+    fex_device_typical(fex_architecture_by_name("sm_90a"), &context->device);
+    context->device.ordinal = 0;
+    need(fex_problem_init(&problem, &desc));
+    fex_plan_make(&problem, &context->device, FEX_PASS_FORWARD,
+                  context->environment.family, &plan);
+    need(fex_op_create(context, &desc, &op));
+    for (int64_t tokens = turns[_i].first; tokens <= turns[_i].last;
+         tokens += turns[_i].step) {
+        const size_t bytes = check_size(op, &problem, &plan, tokens);
+        ck_assert_uint_ge(bytes, previous);
+        previous = bytes;
+    }
+    fex_op_destroy(op);
+    fex_context_destroy(context);
+}
+END_TEST
+
 /* ---- The suite ----------------------------------------------------------- */
 
 #define EVERY_KIND(tests, name) tcase_add_loop_test(tests, name, 0, KINDS)
@@ -519,6 +570,8 @@ static void fill(Suite *suite, int full)
     EVERY_KIND(tests, checked_mode_computes_the_same);
     EVERY_KIND(tests, wrong_workspaces_are_refused);
     EVERY_KIND(tests, workspace_grows_with_tokens);
+    tcase_add_loop_test(tests, workspace_serves_every_family, 0,
+                        sizeof turns / sizeof *turns);
     suite_add_tcase(suite, tests);
 }
 
