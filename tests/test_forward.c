@@ -43,8 +43,8 @@ static const case_spec cases[] = {
     {F16, SIZES(7, 1, 50, 60)},
     {F32, SIZES(7, 3, 50, 60), .empty = 1},
     {BF16, SIZES(320, 3, 50, 20)},
-    /* few tokens, each shared by a cluster of 8, 4, 2 blocks; pairs that fill no
-     * batch of a warp's */
+    /* few tokens, each shared by a cluster of 8, 4, 2 blocks; pairs that fill
+     * no batch of a warp's */
     {BF16, SIZES(100, 100, 50, 1), .empty = 1},
     {F32, SIZES(260, 100, 50, 1), .empty = 1},
     {BF16, SIZES(320, 100, 50, 2), .empty = 1},
@@ -61,8 +61,8 @@ static const case_spec cases[] = {
     /* the same in a tile of more than one block of experts */
     {BF16, SIZES(8, 600, 2100, 20), .empty = 1},
     {F16, SIZES(8, 600, 2100, 20), .distribution = TEST_ZIPF},
-    /* more blocks of experts than a block of threads has warps, and in a range of
-     * them more than a warp knows the beginnings of at one time */
+    /* more blocks of experts than a block of threads has warps, and in a range
+     * of them more than a warp knows the beginnings of at one time */
     {BF16, SIZES(8, 300, 70000, 12)},
 };
 
