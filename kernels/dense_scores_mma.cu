@@ -15,10 +15,9 @@
 #include "tensor.cuh"
 #include "warp.cuh"
 
-// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_EXPERTS,
-// THREADS, STAGES, SHARED_BYTES
+// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_TOKENS,
+// TILE_EXPERTS, THREADS, STAGES, SHARED_BYTES
 
-constexpr int TILE_TOKENS = 128;
 constexpr int DEPTH = 32; // columns of a stage
 constexpr int VECTOR = 8; // columns of 16 bytes
 constexpr int ROW = DEPTH / VECTOR;

@@ -15,10 +15,9 @@
 #include "routes.cuh"
 #include "warp.cuh"
 
-// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_EXPERTS,
-// THREADS, STAGES, SHARED_BYTES
+// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_TOKENS,
+// TILE_EXPERTS, THREADS, STAGES, SHARED_BYTES
 
-constexpr int TILE_TOKENS = 128;
 constexpr int DEPTH = 64; // columns of a stage: 128 bytes, as is a swizzle
 constexpr int STEPS = ceil_div(HIDDEN_SIZE, DEPTH);
 constexpr int GROUP_TOKENS = 64; // of a warpgroup
@@ -34,6 +33,7 @@ constexpr int PRODUCT_DEPTH = 16;
 constexpr int PRODUCT_STRIDE = PRODUCT_DEPTH * 2 / 16; // of a descriptor
 
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
+static_assert(TILE_TOKENS == 128);
 static_assert(TILE_EXPERTS == 64 || TILE_EXPERTS == 256);
 static_assert(THREADS == (GROUPS + 1) * 128);
 static_assert(WARP_TOKENS == FEX_ROUTE_GROUP);

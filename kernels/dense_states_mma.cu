@@ -20,10 +20,10 @@
 #include "tensor.cuh"
 #include "warp.cuh"
 
-// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_COLUMNS,
-// THREADS, STAGES, SHARED_BYTES, ROUNDS: times 32 routes a warp reads ahead
+// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_TOKENS,
+// TILE_COLUMNS, THREADS, STAGES, SHARED_BYTES, ROUNDS: times 32 routes a warp
+// reads ahead
 
-constexpr int TILE_TOKENS = 128;
 constexpr int DEPTH = FEX_ROUTE_BLOCK / 2; // experts of a stage
 constexpr int BLOCK_STEPS = FEX_ROUTE_BLOCK / DEPTH;
 constexpr int VECTOR = 8;              // elements of 16 bytes

@@ -21,12 +21,12 @@
 #include "tensor.cuh"
 #include "warp.cuh"
 
-// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_COLUMNS,
-// THREADS, STAGES, SHARED_BYTES, ROUNDS: times 32 routes a warp reads ahead
+// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_TOKENS,
+// TILE_COLUMNS, THREADS, STAGES, SHARED_BYTES, ROUNDS: times 32 routes a warp
+// reads ahead
 
 constexpr int PARTS = DTYPE == FEX_KERNEL_BF16 ? 1 : 2; // P is the sum of
 constexpr int HALF_TOKENS = 128; // of one product
-constexpr int TILE_TOKENS = 2 * HALF_TOKENS / PARTS;
 constexpr int GROUP_COLUMNS = 64; // of a warpgroup
 constexpr int GROUPS = TILE_COLUMNS / GROUP_COLUMNS;
 constexpr int DEPTH = FEX_ROUTE_BLOCK; // experts of a stage
@@ -38,6 +38,7 @@ constexpr int WARP_GROUPS = WARP_TOKENS / FEX_ROUTE_GROUP; // of tokens
 constexpr int TRAIL = ROUNDS * 32 + 32; // places a warp remembers to clear
 
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
+static_assert(TILE_TOKENS == 2 * HALF_TOKENS / PARTS);
 static_assert(TILE_COLUMNS == 128);
 static_assert(DEPTH == 2 * SWIZZLE, "a stage has two tiles of P");
 static_assert(HIDDEN_SIZE % 8 == 0, "the copy engine takes rows of 16 bytes");

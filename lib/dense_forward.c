@@ -110,6 +110,7 @@ static void describe_product(const fex_problem *problem,
     fex_spec_add(spec, "DTYPE", (int64_t)problem->dtype);
     fex_spec_add(spec, "HIDDEN_SIZE", problem->hidden_size);
     fex_spec_add(spec, "TOP_K", problem->top_k);
+    fex_spec_add(spec, "TILE_TOKENS", kernel->tokens);
     fex_spec_add(spec, kernel->across_name, kernel->across);
     fex_spec_add(spec, "THREADS", kernel->threads);
     fex_spec_add(spec, "STAGES", kernel->stages);
