@@ -43,10 +43,12 @@
  * Sums are taken in float32 whatever the data type, and each result is rounded
  * to its type once. Where tensor cores sum expert states of bfloat16, a term's
  * weight is rounded to 11 bits and an element of U below 2^-26 to a multiple of
- * 2^-36, which is less than the one rounding unless a token chose only experts
- * with such elements; see README.md. The same inputs, equally aligned, on the same device with
- * the same library give the same bits, on every run and on every stream: no
- * result depends on the order in which threads happen to run.
+ * 2^-36: up to 2^-12 of the sum of the terms' magnitudes, and more only where a
+ * token chose nothing but experts with such elements; see README.md.
+ *
+ * The same inputs, equally aligned, on the same device with the same library
+ * give the same bits, on every run and on every stream: no result depends on
+ * the order in which threads happen to run.
  *
  * A negative index is an empty slot: it contributes nothing and its dg is 0.
  * An index >= num_experts is treated as an empty slot too; it never causes an
@@ -525,8 +527,8 @@ typedef void (*fex_prewarm_function)(void *user, fex_prewarm_outcome outcome,
  * tokens depends on the device: brought in are all that the context's own
  * chooses, if it is of the architecture, and all that others of it are likely
  * to choose, from a typical one down to an eighth of that. Only for the
- * context's device is it certain that nothing else will be needed. Needs no
- * GPU: the context may be FEX_DEVICE_NONE. Counts are added to *counts, which
+ * context's device and rows aligned to 16 bytes is it certain that nothing else
+ * will be needed. Needs no GPU: the context may be FEX_DEVICE_NONE. Counts are added to *counts, which
  * may be NULL, and function may be NULL.
  *
  * FEX_OK                      all is there now

@@ -11,7 +11,7 @@
 // Rounding P to the data type would be a second rounding. Each token's weights
 // are scaled by a power of two, so that f16 has room for them. bfloat16: P is
 // rounded to f16, whose 11 bits are enough, and U becomes f16 in registers,
-// exactly. float16: P is the sum of two f16.
+// exactly from 2^-26 up. float16: P is the sum of two f16.
 #include "arguments.h"
 #include "choices.cuh"
 #include "element.cuh"
@@ -40,13 +40,12 @@ constexpr int PRODUCT_COLUMNS = 8; // columns of H,
 constexpr int PRODUCT_DEPTH = 16;  // experts
 constexpr int TOKEN_PRODUCTS = WARP_TOKENS / PRODUCT_ROWS;
 constexpr int COLUMN_PRODUCTS = WARP_COLUMNS / PRODUCT_COLUMNS;
+constexpr int BLOCKS = 3 - PARTS; // of a multiprocessor
 
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
 static_assert(HIDDEN_SIZE % VECTOR == 0, "no vector straddles a row's end");
 static_assert(WARPS == TOKEN_WARPS * (TILE_COLUMNS / WARP_COLUMNS));
 static_assert(PLACE_TOKENS == FEX_ROUTE_GROUP);
-constexpr int BLOCKS = 3 - PARTS; // of a multiprocessor
-
 static_assert(STAGES == 2, "one that is read, one that is filled");
 
 using Half = Dtype<FEX_KERNEL_F16>;

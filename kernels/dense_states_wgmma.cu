@@ -11,7 +11,8 @@
 //
 // Rounding P to the data type would be a second rounding. bfloat16: each
 // token's weights are scaled by a power of two and rounded to f16, whose 11
-// bits are enough, and so is U, exactly. float16: P is the sum of two f16.
+// bits are enough, and so is U, exactly from 2^-26 up. float16: P is the sum of
+// two f16.
 #include "arguments.h"
 #include "choices.cuh"
 #include "element.cuh"
@@ -91,7 +92,7 @@ struct Task {
 // ---- Load: the weights
 
 // Where a stage has the weight of a token and an expert of the block, in
-// elements, as tile_descriptor wants it.
+// elements, as descriptor_of has it.
 __device__ __forceinline__ int place_of(int token, int expert)
 {
     constexpr int TILE = 2 * HALF_TOKENS * SWIZZLE;

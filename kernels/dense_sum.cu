@@ -76,8 +76,8 @@ __device__ __forceinline__ void sum_plainly(const fex_dense_sum_args &args,
                     expert * args.up_weights_stride + column,
                 l2_stream());
 #pragma unroll
-            for (int i = 0; i < WIDTH; ++i)
-                sums[i] += route.weight * widen<DTYPE>(up, i);
+            for (int j = 0; j < WIDTH; ++j)
+                sums[j] += route.weight * widen<DTYPE>(up, j);
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ptx.cuh - inline assembly for all architectures: one small function for each
-// instruction that CUDA C++ cannot express without a CUDA header. Those of tensor
-// cores and what feeds them are in tensor.cuh and hopper.cuh.
+// instruction that CUDA C++ cannot express without a CUDA header. Those of
+// tensor cores and what feeds them are in tensor.cuh and hopper.cuh.
 #pragma once
 
 #ifdef FEX_SIMULATED

@@ -32,7 +32,7 @@ static int has_mma(const fex_architecture *architecture)
 #define MMA_STATES(parts)                                                      \
     {                                                                          \
         .file = "dense_states_mma.cu", .across_name = "TILE_COLUMNS",          \
-        .tokens = 128, .across = 128, .threads = 256, .stages = 2,             \
+        .tokens = 128, .across = FEX_DENSE_TILE, .threads = 256, .stages = 2,  \
         .shared_bytes = 2 * ((parts) * 128 + 128) * 128, .place_tokens = 16,   \
         .rounds_max = 2                                                        \
     }
@@ -63,8 +63,8 @@ static int has_wgmma(const fex_architecture *architecture)
 #define WGMMA_STATES(tile_tokens)                                              \
     {                                                                          \
         .file = "dense_states_wgmma.cu", .across_name = "TILE_COLUMNS",        \
-        .tokens = (tile_tokens), .across = 128, .box = 128, .threads = 512,    \
-        .stages = 2,                                                           \
+        .tokens = (tile_tokens), .across = FEX_DENSE_TILE, .box = 128,         \
+        .threads = 512, .stages = 2,                                           \
         .shared_bytes = 2 * (128 * 128 + 2 * 128 * 128) * 2 +                  \
                         2 * 8 * (4 + (WGMMA_ROUNDS + 1) * 64) + 64 +           \
                         TILE_ALIGNMENT,                                        \

@@ -57,7 +57,7 @@ static void find_path(fex_driver *driver, const char *name)
 static fex_status initialise(fex_driver *driver)
 {
     const CUresult result = driver->cuInit(0);
-    if (result == CUDA_ERROR_NO_DEVICE)
+    if (result == CUDA_ERROR_NO_DEVICE || result == CUDA_ERROR_STUB_LIBRARY)
         return fex_fail(FEX_ERROR_NO_DEVICE, "%s sees no CUDA device",
                         driver->path);
     return_if_error(fex_driver_check(driver, result, "cuInit"));

@@ -2,8 +2,9 @@
 /* plan.h - which family serves how many tokens.
  *
  * Of the families that apply, the one that is estimated to take the least time
- * is chosen, or one that takes hardly longer and serves fewer tokens too. That is found out once, for all numbers of tokens, so that whoever
- * prepares and whoever launches go by the same table. */
+ * is chosen, or one that takes hardly longer and serves fewer tokens too. That
+ * is found out once, for all numbers of tokens, so that whoever prepares and
+ * whoever launches go by the same table. */
 #ifndef FEX_PLAN_H
 #define FEX_PLAN_H
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "plan.h"
+#include "prewarm.h"
 
 #define PREWARM_FLAGS (FEX_PREWARM_CHECK | FEX_PREWARM_REFRESH)
 
@@ -82,9 +83,10 @@ static void prewarm_family(tally *t, const fex_problem *problem,
         prewarm_kernel(t, &specs[i]);
 }
 
-/* The families that a device of the architecture may choose, and those that the
- * context's does if it is one. */
+/* The families that a device of the architecture may choose, and those that
+ * this one does if it is one. */
 static size_t find_families(const fex_context *context,
+                            const fex_device *device,
                             const fex_problem *problem,
                             const fex_architecture *architecture, fex_pass pass,
                             int64_t num_tokens, const fex_variant **found)
@@ -92,10 +94,10 @@ static size_t find_families(const fex_context *context,
     const char *const family = context->environment.family;
     size_t count = fex_plan_likely(problem, architecture, pass, num_tokens,
                                    family, found);
-    if (context->device.architecture != architecture)
+    if (device == NULL || device->architecture != architecture)
         return count;
     fex_plan plan;
-    fex_plan_make(problem, &context->device, pass, family, &plan);
+    fex_plan_make(problem, device, pass, family, &plan);
     for (size_t i = 0; i < fex_plan_reach(&plan, num_tokens); i++) {
         size_t known = 0;
         while (known < count && found[known] != plan.ranges[i].variant)
@@ -106,15 +108,14 @@ static size_t find_families(const fex_context *context,
     return count;
 }
 
-fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
-                       fex_pass passes, int64_t num_tokens,
-                       const char *architecture, unsigned flags,
-                       fex_prewarm_function function, void *user,
-                       fex_prewarm_counts *counts)
+fex_status fex_prewarm_for(fex_context *context, const fex_device *device,
+                           const fex_op_desc *desc, fex_pass passes,
+                           int64_t num_tokens, const char *architecture,
+                           unsigned flags, fex_prewarm_function function,
+                           void *user, fex_prewarm_counts *counts)
 {
     fex_problem problem;
     const fex_architecture *target;
-    return_if_error(fex_context_check(context));
     return_if_error(fex_problem_init(&problem, desc));
     return_if_error(fex_problem_check_tokens(&problem, num_tokens));
     return_if_error(fex_variant_check_family(context->environment.family));
@@ -138,8 +139,9 @@ fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
         if (((int)passes & pass) == 0)
             continue;
         const fex_variant *found[FEX_FAMILIES_MAX];
-        const size_t count = find_families(context, &problem, target,
-                                           (fex_pass)pass, num_tokens, found);
+        const size_t count =
+            find_families(context, device, &problem, target, (fex_pass)pass,
+                          num_tokens, found);
         for (size_t i = 0; i < count; i++)
             prewarm_family(&t, &problem, target, found[i]);
     }
@@ -149,4 +151,15 @@ fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
         prewarm_kernel(&t, &check);
     }
     return t.status == FEX_OK ? FEX_OK : fex_fail(t.status, "%s", t.error);
+}
+
+fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
+                       fex_pass passes, int64_t num_tokens,
+                       const char *architecture, unsigned flags,
+                       fex_prewarm_function function, void *user,
+                       fex_prewarm_counts *counts)
+{
+    return_if_error(fex_context_check(context));
+    return fex_prewarm_for(context, &context->device, desc, passes, num_tokens,
+                           architecture, flags, function, user, counts);
 }

@@ -38,7 +38,8 @@ typedef struct fex_recipe {
     char *prelude;      /* the constants as C++ */
     char *source;       /* prelude, #line, kernel file: what NVRTC gets */
     char architecture[48]; /* the option that names it */
-    const char *options[FEX_OPTIONS_MAX];
+    const char *options[FEX_OPTIONS_MAX]; /* one is `architecture`: a recipe
+                                           * stays where it was made */
     int option_count;
     char *key_text;     /* entry format, source digest, file, prelude,
                          * architecture, options: one "name: value" a line */

@@ -94,6 +94,23 @@ START_TEST(what_is_prewarmed_is_not_compiled)
 }
 END_TEST
 
+/* What a device would choose is not known then: 0 would be no proof. */
+START_TEST(a_failing_driver_is_no_missing_device)
+{
+    static const char one[] = "-s 'hidden=64 top_k=4 experts=16 tokens=4' "
+                              "--arch sm_90a";
+    if (getenv("FLASHEXPERT_LIBCUDA") == NULL)
+        return; /* a real driver fails when it likes */
+    setenv("FLASHEXPERT_SIM_FAIL", "cuDeviceGetCount:1=CUDA_ERROR_UNKNOWN", 1);
+    command_refuses(1, "cuDeviceGetCount", "prewarm --check %s", one);
+    setenv("FLASHEXPERT_SIM_FAIL", "cuDeviceGetName:1=CUDA_ERROR_UNKNOWN", 1);
+    command_refuses(1, "cuDeviceGetName", "prewarm --check %s", one);
+    setenv("FLASHEXPERT_SIM_FAIL", "cuInit:1=CUDA_ERROR_STUB_LIBRARY", 1);
+    command_expect(0, "prewarm %s", one);
+    unsetenv("FLASHEXPERT_SIM_FAIL");
+}
+END_TEST
+
 START_TEST(a_bench_reports_every_pass)
 {
     command_expect(0, "bench --json --rounds 1 " SHAPE);
@@ -128,6 +145,7 @@ int main(void)
     tcase_add_test(tests, a_run_is_timed);
     tcase_add_test(tests, a_device_and_the_cpu_agree);
     tcase_add_test(tests, what_is_prewarmed_is_not_compiled);
+    tcase_add_test(tests, a_failing_driver_is_no_missing_device);
     tcase_add_test(tests, a_bench_reports_every_pass);
     suite_add_tcase(suite, tests);
 

@@ -184,17 +184,11 @@ static void check_report(const fex_kernel_spec *spec, const char *words,
                   words, registers, (long long)blocks, (long long)threads);
 }
 
-static fex_recipe recipe_of(const fex_kernel_spec *spec)
-{
-    fex_recipe recipe;
-    test_ok(fex_specialize(&sources, spec, &recipe));
-    return recipe;
-}
-
 static int is_same(const fex_kernel_spec *a, const fex_kernel_spec *b)
 {
-    fex_recipe of_a = recipe_of(a);
-    fex_recipe of_b = recipe_of(b);
+    fex_recipe of_a, of_b;
+    test_ok(fex_specialize(&sources, a, &of_a));
+    test_ok(fex_specialize(&sources, b, &of_b));
     const int same = strcmp(of_a.key, of_b.key) == 0;
     fex_recipe_free(&of_a);
     fex_recipe_free(&of_b);
@@ -203,8 +197,9 @@ static int is_same(const fex_kernel_spec *a, const fex_kernel_spec *b)
 
 static void compile(const fex_kernel_spec *spec)
 {
-    fex_recipe recipe = recipe_of(spec);
+    fex_recipe recipe;
     fex_cubin cubin;
+    test_ok(fex_specialize(&sources, spec, &recipe));
     recipe.options[recipe.option_count++] = "--ptxas-options=-v";
     record.last[FEX_LOG_DEBUG][0] = '\0';
     ck_assert_msg(fex_compiler_compile(compiler, &recipe, &sources, &cubin) ==

@@ -57,37 +57,58 @@ static int is_alike(const fex_device *a, const fex_device *b)
            a->memory_rate == b->memory_rate;
 }
 
-static void add_device(prewarm *p, const fex_driver *driver, int ordinal)
+/* One that the library does not serve is left out. */
+static fex_status add_device(prewarm *p, const fex_driver *driver, int ordinal)
 {
-    fex_device *const device = &p->devices[p->device_count];
+    fex_device device = {0};
     CUdevice handle;
 
-    if (driver->cuDeviceGet(&handle, ordinal) != CUDA_SUCCESS ||
-        fex_device_describe(driver, handle, device) != FEX_OK)
-        return;
+    return_if_error(fex_driver_check(
+        driver, driver->cuDeviceGet(&handle, ordinal), "cuDeviceGet"));
+    const fex_status status = fex_device_describe(driver, handle, &device);
+    if (status != FEX_OK)
+        return status == FEX_ERROR_UNSUPPORTED ? FEX_OK : status;
     for (size_t i = 0; i < p->device_count; i++)
-        if (is_alike(&p->devices[i], device))
-            return;
-    p->device_count++;
+        if (is_alike(&p->devices[i], &device))
+            return FEX_OK;
+    if (p->device_count == DEVICES_MAX)
+        return fex_fail(FEX_ERROR_UNSUPPORTED,
+                        "more than %d kinds of devices on one machine",
+                        DEVICES_MAX);
+    p->devices[p->device_count++] = device;
+    return FEX_OK;
+}
+
+static fex_status add_devices(prewarm *p, const fex_driver *driver)
+{
+    int count = 0;
+
+    return_if_error(fex_driver_check(
+        driver, driver->cuDeviceGetCount(&count), "cuDeviceGetCount"));
+    for (int i = 0; i < count; i++)
+        return_if_error(add_device(p, driver, i));
+    return FEX_OK;
 }
 
 /* Asks the driver itself: a context on each device would take seconds. It is in
- * order that there is none. */
+ * order that there is none, but not that the driver fails: whether all is there
+ * that a device needs would not be known. */
 static fex_status find_devices(prewarm *p)
 {
     fex_environment environment;
     fex_driver driver;
-    int count = 0;
+    fex_status status;
 
     return_if_error(fex_environment_read(&environment));
-    if (fex_driver_open(environment.libcuda, &driver) == FEX_OK) {
-        driver.cuDeviceGetCount(&count);
-        for (int i = 0; i < count && p->device_count < DEVICES_MAX; i++)
-            add_device(p, &driver, i);
+    status = fex_driver_open(environment.libcuda, &driver);
+    if (status == FEX_OK) {
+        status = add_devices(p, &driver);
         fex_driver_close(&driver);
+    } else if (status == FEX_ERROR_NO_DRIVER || status == FEX_ERROR_NO_DEVICE) {
+        status = FEX_OK;
     }
     fex_environment_free(&environment);
-    return FEX_OK;
+    return status;
 }
 
 /* ---- What is asked for -------------------------------------------------- */

@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "context.h"
+#include "prewarm.h"
 
 /* One report. It is written with one call and not longer than what a pipe
  * takes at once, so that reports of several workers never mix. */
@@ -53,19 +53,15 @@ static void send_report(void *user, fex_prewarm_outcome outcome,
         continue;
 }
 
-/* Of the device its figures are all that is needed, which a process may take
- * from another; the driver's own state does not survive a fork. */
+/* Of the device its figures are all that is needed: the driver's own state does
+ * not survive a fork. */
 fex_status worker_prewarm(fex_context *context, const worker_job *job,
                           unsigned flags, fex_prewarm_function function,
                           void *user)
 {
-    context->device = (fex_device){0};
-    if (job->device != NULL)
-        context->device = *job->device;
-    context->device.ordinal = FEX_DEVICE_NONE;
-    return fex_prewarm(context, &job->shape->desc, job->pass,
-                       job->shape->tokens, job->architecture, flags, function,
-                       user, NULL);
+    return fex_prewarm_for(context, job->device, &job->shape->desc, job->pass,
+                           job->shape->tokens, job->architecture, flags,
+                           function, user, NULL);
 }
 
 static void work(worker *self)
