@@ -112,10 +112,14 @@ FEX_STATIC_ASSERT(sizeof(fex_fused_args) == 128);
 enum { FEX_ROUTE_BLOCK = 128, FEX_ROUTE_GROUP = 16 };
 
 /* A choice of a token. Empty slots have none. Of a token's choices of one expert
- * the first is `merged` of all, and the others, `repeats`, only have a score. */
+ * the first is `merged` of all, and the others, `repeats`, only have a score.
+ * Where a token chooses many of one block of experts, repeats are no routes but
+ * copies, which tell where their score is from. */
 typedef struct fex_route {
     unsigned place; /* token % FEX_ROUTE_GROUP << 28 | repeat << 27 |
-                     * merged << 26 | expert % FEX_ROUTE_BLOCK << 19 | slot k */
+                     * merged << 26 | expert % FEX_ROUTE_BLOCK << 19 | slot k;
+                     * of a copy, which is both repeat and merged, the lower
+                     * bits are: slot of the first << 13 | slot k */
     float weight;   /* g, or the sum of all that are merged; after dense_scores
                      * times silu(s) */
 } fex_route;
@@ -127,9 +131,9 @@ typedef struct fex_sort_routes_args {
     fex_choices choices;
     const void *routing_weights; /* (T, K) */
     fex_i64 routing_weights_stride;
-    fex_route *routes; /* [groups][FEX_ROUTE_GROUP * K] */
-    int *starts;       /* [groups][blocks + 1]: where in the group's routes a
-                        * block begins; the last is their number */
+    fex_route *routes; /* [groups][FEX_ROUTE_GROUP * K]: routes, then copies */
+    int *starts;       /* [groups][blocks + 2]: where in the group's routes a
+                        * block begins; their number; that of copies too */
     unsigned *largest; /* [T]: set to 0 */
     float *scores;     /* (T, K) or NULL; empty slots get 0 */
     fex_i64 scores_stride;
@@ -192,6 +196,8 @@ typedef struct fex_dense_sum_args {
     const fex_route *routes;
     const int *starts;
     const unsigned *largest;
+    float *scores; /* (T, K) or NULL; those of copies are filled in */
+    fex_i64 scores_stride;
     void *expert_states; /* (T, H) */
     fex_i64 expert_states_stride;
     int num_tokens;
@@ -199,8 +205,8 @@ typedef struct fex_dense_sum_args {
     int splits;
     int reserved;
 } fex_dense_sum_args;
-FEX_ASSERT_OFFSET(fex_dense_sum_args, num_tokens, 72);
-FEX_STATIC_ASSERT(sizeof(fex_dense_sum_args) == 88);
+FEX_ASSERT_OFFSET(fex_dense_sum_args, num_tokens, 88);
+FEX_STATIC_ASSERT(sizeof(fex_dense_sum_args) == 104);
 
 /* sort_pairs.cu: one pass of a stable radix sort of pairs by expert. */
 typedef struct fex_sort_args {

@@ -199,11 +199,10 @@ __device__ __forceinline__ void store_routes(const fex_dense_scores_args &args,
                                              int token, int expert,
                                              int first_row)
 {
-    const fex_i64 group = (token + first_row) / FEX_ROUTE_GROUP;
     const int blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
-    const int *const start =
-        args.starts + group * (blocks + 1) + expert / FEX_ROUTE_BLOCK;
-    fex_route *const routes = args.routes + group * (FEX_ROUTE_GROUP * TOP_K);
+    const int *const start = starts_of(args.starts, token + first_row, blocks) +
+                             expert / FEX_ROUTE_BLOCK;
+    fex_route *const routes = routes_of<TOP_K>(args.routes, token + first_row);
     const int end = start[1];
     for (int i = start[0] + static_cast<int>(threadIdx.x % 32); i < end;
          i += 32) {

@@ -127,13 +127,13 @@ struct Picks {
     {
         const int lane = threadIdx.x % 32;
         const int blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
-        const fex_i64 group = token / FEX_ROUTE_GROUP;
-        routes = args.routes + group * (FEX_ROUTE_GROUP * TOP_K);
+        routes = routes_of<TOP_K>(args.routes, token);
         shift = expert % FEX_ROUTE_BLOCK;
         starts = 0;
         if (token < args.num_tokens && lane <= BLOCKS) {
             const int block = expert / FEX_ROUTE_BLOCK + lane;
-            starts = args.starts[group * (blocks + 1) + min_of(block, blocks)];
+            starts =
+                starts_of(args.starts, token, blocks)[min_of(block, blocks)];
         }
     }
     __device__ __forceinline__ void number()

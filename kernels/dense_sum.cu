@@ -2,6 +2,7 @@
 // dense_sum.cu - the last step of a dense forward pass: the sums over ranges of
 // experts, added up in their order, unscaled and rounded. Where U was no good
 // in f16 for a tile of a range, the tile's states are computed anew, plainly.
+// And the scores of choices that were no routes are copied.
 #include "arguments.h"
 #include "choices.cuh"
 #include "element.cuh"
@@ -25,9 +26,8 @@ __device__ __forceinline__ bool is_unfit(const fex_dense_sum_args &args,
                                          int token, int column)
 {
     const int token_tiles = ceil_div(args.num_tokens, TILE_TOKENS);
-    const int *const tile = args.unfit +
-                            token / TILE_TOKENS * COLUMN_TILES +
-                            column / TILE_COLUMNS;
+    const int *const tile =
+        args.unfit + token / TILE_TOKENS * COLUMN_TILES + column / TILE_COLUMNS;
     int unfit = 0;
     for (int split = 0; split < args.splits; ++split)
         unfit |= __ldcg(tile + split * token_tiles * COLUMN_TILES);
@@ -53,11 +53,9 @@ __device__ __forceinline__ void sum_plainly(const fex_dense_sum_args &args,
                                             int token, int column,
                                             float (&sums)[WIDTH])
 {
-    const fex_i64 group = token / FEX_ROUTE_GROUP;
     const int blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
-    const fex_route *const routes =
-        args.routes + group * (FEX_ROUTE_GROUP * TOP_K);
-    const int *const starts = args.starts + group * (blocks + 1);
+    const fex_route *const routes = routes_of<TOP_K>(args.routes, token);
+    const int *const starts = starts_of(args.starts, token, blocks);
     const int row = token % FEX_ROUTE_GROUP;
     for (int block = 0; block < blocks; ++block) {
         const int end = starts[block + 1];
@@ -112,10 +110,10 @@ __device__ __forceinline__ void add_partials(const fex_dense_sum_args &args,
         sum *= unscale;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-    fex_dense_sum(const __grid_constant__ fex_dense_sum_args args)
+// ---- Store
+
+__device__ __forceinline__ void store_states(const fex_dense_sum_args &args)
 {
-    wait_for_primary();
     const fex_i64 i = static_cast<fex_i64>(blockIdx.x) * THREADS + threadIdx.x;
     const int token = static_cast<int>(i / ROW_THREADS);
     const int column = static_cast<int>(i % ROW_THREADS) * WIDTH;
@@ -130,4 +128,36 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         static_cast<Element *>(args.expert_states) +
             token * args.expert_states_stride + column,
         narrow<DTYPE, WIDTH>(sums));
+}
+
+// The scores of a group's copies, by some of the blocks.
+__device__ __forceinline__ void copy_scores(const fex_dense_sum_args &args)
+{
+    const int blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
+    const int groups = ceil_div(args.num_tokens, FEX_ROUTE_GROUP);
+    const int shares = max_of(static_cast<int>(gridDim.x) / groups, 1);
+    for (int share = static_cast<int>(blockIdx.x); share < groups * shares;
+         share += static_cast<int>(gridDim.x)) {
+        const fex_i64 token =
+            static_cast<fex_i64>(share / shares) * FEX_ROUTE_GROUP;
+        const fex_route *const routes = routes_of<TOP_K>(args.routes, token);
+        const int *const ends = starts_of(args.starts, token, blocks) + blocks;
+        for (int i = ends[0] + share % shares * THREADS +
+                     static_cast<int>(threadIdx.x);
+             i < ends[1]; i += shares * THREADS) {
+            const fex_route copy = load_route(routes + i);
+            float *const scores =
+                args.scores + (token + row_of(copy)) * args.scores_stride;
+            scores[copy_slot(copy)] = scores[copy_first(copy)];
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    fex_dense_sum(const __grid_constant__ fex_dense_sum_args args)
+{
+    wait_for_primary();
+    store_states(args);
+    if (args.scores != nullptr)
+        copy_scores(args);
 }

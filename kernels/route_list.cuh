@@ -24,20 +24,20 @@ template <int GROUPS, int ROUNDS, int TOP_K> struct RouteList {
                                          int token, int block, int end_block)
         : args(args), token(token), last(end_block), base(block)
     {
-        const fex_i64 group = token / FEX_ROUTE_GROUP;
-        routes = args.routes + group * (FEX_ROUTE_GROUP * TOP_K);
+        routes = routes_of<TOP_K>(args.routes, token);
         slide();
     }
     // Where the blocks from `base` on begin; past the last group all do at 0.
     __device__ __forceinline__ void slide()
     {
-        const fex_i64 group = token / FEX_ROUTE_GROUP;
         const int blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
         const int own = min_of(base + static_cast<int>(threadIdx.x % 32), last);
 #pragma unroll
         for (int j = 0; j < GROUPS; ++j)
             window[j] = token + j * FEX_ROUTE_GROUP < args.num_tokens
-                            ? args.starts[(group + j) * (blocks + 1) + own]
+                            ? starts_of(args.starts,
+                                        token + j * FEX_ROUTE_GROUP,
+                                        blocks)[own]
                             : 0;
     }
     // Goes on to a block; past the last there are none.

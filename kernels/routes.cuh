@@ -8,6 +8,18 @@
 
 // ---- What a route's place is made of
 
+constexpr unsigned ROUTE_REPEAT = 1u << 27;
+constexpr unsigned ROUTE_MERGED = 1u << 26;
+constexpr unsigned ROUTE_SLOTS = 1u << 19; // places of an expert
+constexpr unsigned COPY_SLOTS = 1u << 13;
+
+__device__ __forceinline__ unsigned place_of_route(int row, int expert, int k)
+{
+    return static_cast<unsigned>(row) << 28 |
+           static_cast<unsigned>(expert) * ROUTE_SLOTS |
+           static_cast<unsigned>(k);
+}
+
 __device__ __forceinline__ int row_of(const fex_route &route)
 {
     return static_cast<int>(route.place >> 28);
@@ -15,22 +27,64 @@ __device__ __forceinline__ int row_of(const fex_route &route)
 
 __device__ __forceinline__ bool is_repeat(const fex_route &route)
 {
-    return (route.place >> 27 & 1u) != 0;
+    return (route.place & ROUTE_REPEAT) != 0;
 }
 
 __device__ __forceinline__ bool is_merged(const fex_route &route)
 {
-    return (route.place >> 26 & 1u) != 0;
+    return (route.place & ROUTE_MERGED) != 0;
 }
 
 __device__ __forceinline__ int expert_of(const fex_route &route)
 {
-    return static_cast<int>(route.place >> 19 & (FEX_ROUTE_BLOCK - 1u));
+    return static_cast<int>(route.place / ROUTE_SLOTS &
+                            (FEX_ROUTE_BLOCK - 1u));
 }
 
 __device__ __forceinline__ int slot_of(const fex_route &route)
 {
-    return static_cast<int>(route.place & ((1u << 19) - 1u));
+    return static_cast<int>(route.place & (ROUTE_SLOTS - 1u));
+}
+
+// Of a choice and the first of its token and expert, before they have marks.
+__device__ __forceinline__ unsigned copy_place(unsigned place, unsigned first)
+{
+    return (place & 0xfu << 28) | ROUTE_REPEAT | ROUTE_MERGED |
+           (first & (COPY_SLOTS - 1)) * COPY_SLOTS | (place & (COPY_SLOTS - 1));
+}
+
+__device__ __forceinline__ bool is_copy(unsigned place)
+{
+    return (~place & (ROUTE_REPEAT | ROUTE_MERGED)) == 0;
+}
+
+__device__ __forceinline__ int copy_slot(const fex_route &copy)
+{
+    return static_cast<int>(copy.place & (COPY_SLOTS - 1));
+}
+
+// The slot whose score it has too.
+__device__ __forceinline__ int copy_first(const fex_route &copy)
+{
+    return static_cast<int>(copy.place / COPY_SLOTS & (COPY_SLOTS - 1));
+}
+
+// ---- Where routes are
+
+// Of a group of tokens, from token on.
+template <int TOP_K, typename Route>
+__device__ __forceinline__ Route *routes_of(Route *routes, fex_i64 token)
+{
+    return routes + token / FEX_ROUTE_GROUP * (FEX_ROUTE_GROUP * TOP_K);
+}
+
+// Where in them each block of experts begins, then their number, then that of
+// routes and copies.
+template <typename Start>
+__device__ __forceinline__ Start *starts_of(Start *starts, fex_i64 token,
+                                            int blocks)
+{
+    return starts + token / FEX_ROUTE_GROUP * (blocks + 2);
 }
 
 __device__ __forceinline__ fex_route load_route(const fex_route *route)

@@ -13,6 +13,7 @@ enum { SORT, SCORES, STATES, SUM, KERNELS };
 
 #define SORT_TOKENS_MAX 8 /* of a block */
 #define SORT_FEW 256      /* slots of a token, for which few threads do */
+#define SORT_SLOTS_MIN 24 /* bytes for those of a token: a crowded part's */
 #define COUNT_MAX 0xffff  /* slots of a block: counters are halves of words */
 
 /* Where tiles of states are few, ranges of experts are summed apart. */
@@ -49,7 +50,8 @@ static sort_shape sort_shape_for(const fex_problem *problem,
     for (int tokens = SORT_TOKENS_MAX; tokens > 0; tokens /= 2) {
         const int64_t bytes =
             counters * (2 * FEX_ROUTE_GROUP + 3 * (int64_t)sizeof(unsigned)) +
-            threads / 32 * 8 + tokens * problem->top_k * slot;
+            threads / 32 * 8 + 8 +
+            tokens * fex_max(problem->top_k * slot, SORT_SLOTS_MIN);
         if (bytes <= architecture->shared_max &&
             tokens * problem->top_k <= COUNT_MAX)
             return (sort_shape){tokens, threads, (int)(bytes + 7) / 8 * 8};
@@ -174,11 +176,17 @@ static int64_t split_tiles(const fex_problem *problem, int64_t num_tokens)
                                   BLOCKS_WANTED / column_tiles(problem)));
 }
 
+/* Of a group of tokens. */
+static int64_t starts_of(const fex_problem *problem)
+{
+    return blocks_of(problem) + 2;
+}
+
 int64_t fex_dense_chunk(const fex_problem *problem, int64_t num_tokens)
 {
     const int64_t bytes =
         (problem->top_k * (int64_t)sizeof(fex_route) +
-         (blocks_of(problem) + 1) * (int64_t)sizeof(int) / FEX_ROUTE_GROUP +
+         starts_of(problem) * (int64_t)sizeof(int) / FEX_ROUTE_GROUP +
          problem->hidden_size * (int64_t)sizeof(float));
     const int64_t units = WORKSPACE_MAX / bytes / CHUNK_TOKENS;
     return fex_min(num_tokens, fex_max(units, 1) * CHUNK_TOKENS);
@@ -201,7 +209,7 @@ static pieces take_pieces(const fex_problem *problem, int64_t tokens,
         .routes = fex_layout_take(layout,
                                   groups * FEX_ROUTE_GROUP * problem->top_k,
                                   sizeof(fex_route)),
-        .starts = fex_layout_take(layout, (blocks_of(problem) + 1) * groups,
+        .starts = fex_layout_take(layout, starts_of(problem) * groups,
                                   sizeof(int)),
         .largest = fex_layout_take(layout, tokens, sizeof(unsigned)),
         .partials = fex_layout_take(
@@ -356,6 +364,8 @@ static fex_status launch_sum(const fex_launch *launch, const chunk *c)
         .routes = c->pieces.routes,
         .starts = c->pieces.starts,
         .largest = c->pieces.largest,
+        .scores = scores_of(in, c),
+        .scores_stride = in->scores_stride,
         .expert_states = row_of(in->expert_states, in->expert_states_stride,
                                 c->first, fex_dtype_bytes(problem->dtype)),
         .expert_states_stride = in->expert_states_stride,

@@ -16,33 +16,53 @@ name=dense
 FLASHEXPERT_SIM_ARCH=8.6
 
 broken sort_routes.cu 'no barrier before slots are counted' \
-    '/\[i % (COUNTERS \/ 2)\] = 0;/{n;d}'
-broken sort_routes.cu 'no barrier before counts are added up' \
-    '/^    count_blocks(args, shared, group);/{n;d}'
-broken sort_routes.cu 'no barrier before the sums of warps are read' \
-    '/shared.sums\[threadIdx.x \/ 32\] = inclusive;/{n;d}'
+    '/^    clear_counts(counts);/{n;d}'
+broken route_counts.cuh 'no barrier before counts are added up' \
+    's/return __syncthreads_or(found);/return found;/'
+broken route_counts.cuh 'no barrier before crowded parts are numbered' \
+    '/crowded.count\[threadIdx.x\] = 0;/{n;d}'
+broken route_counts.cuh 'no barrier before their experts are marked' \
+    '/^        number_crowded_parts(/{n;d}'
+broken route_counts.cuh 'no barrier before their copies are counted' \
+    '/^                    1u << own % 32);/{n;n;d}'
+broken route_counts.cuh 'no barrier before the next are numbered' \
+    '/^        count_copies(/{n;d}'
+broken route_counts.cuh 'no barrier before the sums of warps are read' \
+    '/counts.sums\[threadIdx.x \/ 32\] = inclusive;/{n;d}'
 broken sort_routes.cu 'no barrier before starts are used' \
-    '/^    add_up(shared, first_row);/{n;d}'
+    '/^    add_up(counts, shared.crowded, first_row);/{n;d}'
 broken sort_routes.cu 'no barrier before parts are sorted' \
     '/place_slots(args, shared, row, token);/{n;d}'
 broken sort_routes.cu 'no barrier before routes are stored' \
     '/args.largest\[token\] = 0;/{n;n;d}'
-broken sort_routes.cu 'sums of warps are not carried over' \
-    's/before += shared.sums\[warp\];/;/'
-broken sort_routes.cu 'slots of the tokens before do not count' \
-    's/shared.firsts\[i + j\] = before\[j\];/shared.firsts[i + j] = 0;/'
+broken route_counts.cuh 'sums of warps are not carried over' \
+    's/before += counts.sums\[warp\];/;/'
+broken route_counts.cuh 'routes of the tokens before do not count' \
+    's/= firsts\[j\] = routes\[j\];/= firsts[j] = 0;/'
+broken route_counts.cuh 'repeats count as routes' \
+    's/routes\[j\] += part.routes();/routes[j] += part.slots;/'
+broken route_counts.cuh 'copies are stored over those of other blocks' \
+    's/if (first_row < own_row)/if (false)/'
 broken sort_routes.cu 'scores of empty slots are not written' \
-    's/if (k < TOP_K && args.scores != nullptr)/if (k < 0)/'
-broken sort_routes.cu 'short parts are not sorted' \
+    's/if (k < TOP_K \&\& args.scores != nullptr)/if (k < 0)/'
+broken route_parts.cuh 'short parts are not sorted' \
     '/^    sort_short(keys);/d'
-broken sort_routes.cu 'long parts are not sorted' \
+broken route_parts.cuh 'long parts are not sorted' \
     '/^    sort_long(part, count);/d'
-broken sort_routes.cu 'a step of a long sort goes the other way' \
+broken route_parts.cuh 'a step of a long sort goes the other way' \
     's/for (int step = size \/ 4; step > 0; step \/= 2)/for (int step = 1; step <= size \/ 4; step *= 2)/'
-broken sort_routes.cu 'weights of repeats in short parts are lost' \
-    's/if ((part\[i\] & MERGED) != 0)/if (false)/'
-broken sort_routes.cu 'weights of repeats in long parts are lost' \
-    's/if (merged && !repeat)/if (false)/'
+broken route_parts.cuh 'weights of repeats in short parts are lost' \
+    's/if (is_merged({part\[i\], 0.0f}))/if (false)/'
+broken route_parts.cuh 'weights of repeats in long parts are lost' \
+    's/if (lane == owner)/if (false)/'
+broken route_parts.cuh 'merged weights go where they would without copies' \
+    's/to\[__popc(routes \& lanes_below(lane))\]/to[lane]/'
+broken route_parts.cuh 'the first of an expert is forgotten after 32 keys' \
+    's/first = found != 0 ? nearest : first;/first = nearest;/'
+broken route_parts.cuh 'the key before 32 is forgotten' \
+    's/lane == 0 ? last : before/lane == 0 ? NO_KEY : before/'
+broken dense_sum.cu 'copies have no scores' \
+    's/if (args.scores != nullptr)/if (false)/'
 broken routes.cuh 'small weights are not scaled' \
     's/static_cast<unsigned>(min_of(scaled, 253)) << 23/127u << 23/'
 broken routes.cuh 'small rows lose bits' \

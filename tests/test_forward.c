@@ -52,7 +52,7 @@ static const case_spec cases[] = {
     /* rows longer than a block reads at one time; many choices */
     {BF16, SIZES(4096, 3, 20, 6)},
     {BF16, SIZES(64, 4096, 96, 3), .empty = 1},
-    {F16, SIZES(64, 8192, 96, 2), .row_padding = 5},
+    {F16, SIZES(64, 8192, 96, 5), .row_padding = 5},
     /* tiles of tokens, experts and columns that end anywhere; a token that has
      * chosen more of a block of experts than a warp reads ahead */
     {BF16, SIZES(136, 40, 150, 130), .empty = 1},
