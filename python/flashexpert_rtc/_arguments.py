@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Optional
 
-from ._errors import ArgumentError
+from ._errors import ArgumentError, FlashExpertError, Status
 from ._structures import DTYPE, INDEX_TYPE
 
 NAMES = ("hidden_states", "down_weights", "up_weights", "indices",
@@ -22,8 +22,10 @@ class Shape(NamedTuple):
 
 
 def dtype_name(dtype: Any) -> str:
-    """'bfloat16' for torch.bfloat16, numpy dtypes and names such as 'bf16'."""
-    name = str(dtype).rpartition(".")[2]
+    """'bfloat16' for torch.bfloat16, numpy dtypes, numpy's scalar types and
+    names such as 'bf16'."""
+    name = (dtype.__name__ if isinstance(dtype, type)
+            else str(dtype).rpartition(".")[2])
     return {"f16": "float16", "bf16": "bfloat16", "f32": "float32",
             "i32": "int32", "i64": "int64"}.get(name, name)
 
@@ -69,13 +71,33 @@ def check_dtypes(hidden_states: Any, down_weights: Any, up_weights: Any,
             raise ArgumentError(
                 f"{name} has dtype {dtype_name(array.dtype)}, but "
                 f"hidden_states has {dtype_name(dtype)}", name)
-    if (routing_weights.dtype != dtype
-            and dtype_name(routing_weights.dtype) != "float32"):
+    wanted, found = dtype_name(dtype), dtype_name(routing_weights.dtype)
+    if found not in (wanted, "float32"):
         raise ArgumentError(
-            f"routing_weights has dtype {dtype_name(routing_weights.dtype)}, "
-            f"neither {dtype_name(dtype)} as hidden_states nor float32",
+            f"routing_weights has dtype {found}, " + (
+                "but hidden_states has float32" if wanted == "float32" else
+                f"neither {wanted} as hidden_states nor float32"),
             "routing_weights")
     code_of(INDEX_TYPE, indices.dtype, "indices")
+
+
+def check_indices(indices: Any, num_experts: int) -> None:
+    """Raises FlashExpertError with Status.ERROR_INDEX if an index is not below
+    num_experts, and names the first.
+
+    flash_expert_func takes such an index for an empty slot, as it does a
+    negative one. This is for finding bugs: it waits for tensors on a GPU.
+    indices are (..., top_k), a tensor or a numpy array.
+    """
+    flat = indices.reshape(-1)
+    if len(flat) == 0 or int(flat.max()) < num_experts:
+        return
+    first = next(place for place, expert in enumerate(flat.tolist())
+                 if expert >= num_experts)
+    token, slot = divmod(first, indices.shape[-1])
+    raise FlashExpertError(
+        Status.ERROR_INDEX,
+        f"indices[{token}, {slot}] is not below num_experts {num_experts}")
 
 
 def check_grad_output(grad_output: Any, hidden_states: Any) -> None:

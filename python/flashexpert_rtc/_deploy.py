@@ -8,7 +8,7 @@ from ctypes import byref
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from . import _arguments, _runtime
-from ._errors import ArgumentError
+from ._errors import ArgumentError, FlashExpertError, Status
 from ._library import check, library
 from ._structures import DEVICE_NONE, DTYPE, INDEX_TYPE, PASS
 from ._structures import PREWARM_CHECK, PREWARM_REFRESH
@@ -29,8 +29,9 @@ class PrewarmCounts(NamedTuple):
 def _key(hidden_size: int, top_k: int, num_experts: int, dtype: Any,
          routing_dtype: Any, index_dtype: Any) -> _runtime.OpKey:
     return (_arguments.code_of(DTYPE, dtype, "dtype"),
-            _arguments.code_of(DTYPE, routing_dtype or dtype,
-                               "routing_dtype"),
+            _arguments.code_of(
+                DTYPE, dtype if routing_dtype is None else routing_dtype,
+                "routing_dtype"),
             _arguments.code_of(INDEX_TYPE, index_dtype, "index_dtype"),
             hidden_size, top_k, num_experts)
 
@@ -46,8 +47,11 @@ def prepare(hidden_size: int, top_k: int, num_experts: int, num_tokens: int,
             *, dtype: Any = "bfloat16", routing_dtype: Any = None,
             index_dtype: Any = "int64", passes: str = "both",
             device: int = 0) -> None:
-    """Loads every kernel a call of up to num_tokens tokens needs, compiling
-    what the cache lacks; such calls may then be captured in CUDA graphs."""
+    """Loads every kernel that calls of up to num_tokens tokens need, compiling
+    what the cache lacks; such calls may then be captured in CUDA graphs.
+
+    What a shape and the dtypes mean is said at prewarm.
+    """
     _pass(passes)
     _runtime.operation(device, _key(
         hidden_size, top_k, num_experts, dtype, routing_dtype,
@@ -59,8 +63,25 @@ def prewarm(hidden_size: int, top_k: int, num_experts: int, num_tokens: int,
             index_dtype: Any = "int64", passes: str = "both",
             architecture: Optional[str] = None, device: int = 0,
             check_only: bool = False, refresh: bool = False) -> PrewarmCounts:
-    """Brings those kernels into the cache on disk, for the device or, where no
-    GPU is needed, for an architecture such as 'sm_90a'."""
+    """Brings into the cache on disk every kernel that calls of up to num_tokens
+    tokens need, so that nothing is compiled when serving.
+
+    Kernels are made for one hidden_size, top_k and num_experts, and for the
+    dtypes of the calls to come: dtype, of hidden states and both tables
+    (under autocast that which they are cast to); routing_dtype, of the routing
+    weights, None meaning dtype; index_dtype. A dtype is torch's, numpy's or a
+    name. The command's shapes have other defaults: `index=i64` there is
+    index_dtype="int64" here, `routing=f32` is routing_dtype="float32".
+
+    passes is 'forward', 'backward' or 'both'. With an architecture such as
+    'sm_90a' no GPU is needed; without one the kernels are the device's.
+    refresh compiles again what an older compiler made.
+
+    Raises FlashExpertError if a kernel cannot be had, once the others were
+    tried. With check_only nothing is compiled, and what is missing raises it
+    with Status.ERROR_JIT_FORBIDDEN and the name of the first missing kernel;
+    returning means that all is there.
+    """
     context = _runtime.context(DEVICE_NONE if architecture else device)
     desc = _runtime.describe(_key(
         hidden_size, top_k, num_experts, dtype, routing_dtype, index_dtype))
@@ -75,9 +96,20 @@ def prewarm(hidden_size: int, top_k: int, num_experts: int, num_tokens: int,
         *(getattr(counts, name) for name in PrewarmCounts._fields))
 
 
-def info(device: Optional[int] = 0) -> Dict[str, Any]:
-    """What the context of a device (None: no device) found and counted."""
-    context = _runtime.context(DEVICE_NONE if device is None else device)
+_FIRST: Any = object()
+
+
+def info(device: Optional[int] = _FIRST) -> Dict[str, Any]:
+    """What the context of a device found and counted: versions, libraries, the
+    cache, kernels loaded and compiled.
+
+    device is a CUDA ordinal, which raises FlashExpertError where there is no
+    such device, or None for the context without one, which prewarm for an
+    architecture uses. By default it is 0, or else None where there is no GPU.
+    In the result 'device' is the ordinal or None.
+    """
+    context = _first_context() if device is _FIRST else _runtime.context(
+        DEVICE_NONE if device is None else device)
     found: Dict[str, Any] = {"version": library().fex_version().decode()}
     for kind, get in ((ContextInfo, library().fex_context_get_info),
                       (ContextStats, library().fex_context_get_stats)):
@@ -86,7 +118,19 @@ def info(device: Optional[int] = 0) -> Dict[str, Any]:
         for name, *_ in kind._fields_[1:]:
             value = getattr(members, name)
             found[name] = value.decode() if isinstance(value, bytes) else value
+    if found["device"] == DEVICE_NONE:
+        found["device"] = None
     return found
+
+
+def _first_context() -> ctypes.c_void_p:
+    try:
+        return _runtime.context(0)
+    except FlashExpertError as error:
+        if error.status not in (Status.ERROR_NO_DRIVER,
+                                Status.ERROR_NO_DEVICE):
+            raise
+    return _runtime.context(DEVICE_NONE)
 
 
 class JitMonitor:

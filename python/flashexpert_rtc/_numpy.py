@@ -15,6 +15,7 @@ from ._library import check, library
 from ._runtime import describe
 from ._structures import DTYPE, INDEX_TYPE, BackwardArgs, ForwardArgs, OpDesc
 
+# Of hidden_states, down_weights, up_weights, routing_weights.
 Gradients = Tuple[Optional[numpy.ndarray], ...]
 
 
@@ -62,7 +63,7 @@ def forward(
     indices: numpy.ndarray,
     routing_weights: numpy.ndarray,
 ) -> Tuple[numpy.ndarray, numpy.ndarray]:
-    """expert_states, and the scores in float32."""
+    """expert_states, and the scores, (..., top_k) in float32."""
     arrays = (hidden_states, down_weights, up_weights, indices,
               routing_weights)
     shape, desc = _check(*arrays)
@@ -85,7 +86,20 @@ def flash_expert_func(
     indices: numpy.ndarray,
     routing_weights: numpy.ndarray,
 ) -> numpy.ndarray:
-    """The expert states of numpy arrays, computed on the CPU."""
+    """Evaluates single-neuron experts on numpy arrays, on the CPU.
+
+    hidden_states    (..., hidden_size)  float16, float32, or ml_dtypes'
+                     bfloat16
+    down_weights     (num_experts, hidden_size)  of the same dtype
+    up_weights       (num_experts, hidden_size)  of the same dtype
+    indices          (..., top_k)  int32 or int64; what is negative, or not
+                     below num_experts, is an empty slot
+    routing_weights  (..., top_k)  of hidden_states' dtype or float32
+
+    Returns expert_states, shaped and typed as hidden_states:
+    sum over k of routing_weights[k] * silu(x . down[indices[k]])
+    * up[indices[k]], summed in double and rounded once.
+    """
     return forward(hidden_states, down_weights, up_weights, indices,
                    routing_weights)[0]
 
@@ -100,8 +114,17 @@ def flash_expert_backward(
     scores: Optional[numpy.ndarray] = None,
     needs: Sequence[bool] = (True, True, True, True),
 ) -> Gradients:
-    """Gradients of hidden_states, down_weights, up_weights, routing_weights;
-    None where `needs` says so. Without scores they are computed again."""
+    """The gradients of flash_expert_func on numpy arrays, on the CPU.
+
+    grad_output  (..., hidden_size)  of hidden_states' dtype
+    scores       (..., top_k)  float32: x . down[indices[k]], 0 in an empty
+                 slot; None: computed again
+    needs        which of the four gradients are wanted
+
+    The other arguments are as in flash_expert_func. Returns the gradients of
+    hidden_states, down_weights, up_weights and routing_weights, each shaped
+    and typed as what it is of, None where it is not wanted.
+    """
     arrays = (hidden_states, down_weights, up_weights, indices,
               routing_weights)
     shape, desc = _check(*arrays)

@@ -243,7 +243,8 @@ def flash_expert_func(
     hidden_states    (..., hidden_size)  float16, bfloat16 or float32
     down_weights     (num_experts, hidden_size)  of the same dtype
     up_weights       (num_experts, hidden_size)  of the same dtype
-    indices          (..., top_k)  int32 or int64; negative: an empty slot
+    indices          (..., top_k)  int32 or int64; what is negative, or not
+                     below num_experts, is an empty slot; see check_indices
     routing_weights  (..., top_k)  of hidden_states' dtype or float32
 
     Returns expert_states, shaped and typed as hidden_states:

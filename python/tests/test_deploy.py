@@ -6,10 +6,11 @@ import subprocess
 import sys
 import threading
 
+import numpy
 import pytest
 
 import flashexpert_rtc as fex
-from flashexpert_rtc import _runtime
+from flashexpert_rtc import _deploy, _runtime
 from flashexpert_rtc._structures import DEVICE_NONE
 
 SHAPE = dict(hidden_size=64, top_k=4, num_experts=128, num_tokens=8)
@@ -18,9 +19,19 @@ SHAPE = dict(hidden_size=64, top_k=4, num_experts=128, num_tokens=8)
 def test_info_without_a_device():
     found = fex.info(None)
     assert found["version"] == fex.__version__
-    assert found["device"] == DEVICE_NONE
+    assert found["device"] is None
     assert len(found["kernel_digest"]) == 32
     assert found["compiles"] == 0 or found["compile_seconds"] > 0
+
+
+def test_info_where_there_is_no_driver():
+    run("import flashexpert_rtc as fex\n"
+        "assert fex.info() == fex.info(None)\n"
+        "try:\n    fex.info(0)\n"
+        "except fex.FlashExpertError as error:\n"
+        "    assert error.status is fex.Status.ERROR_NO_DRIVER, error\n"
+        "else:\n    raise AssertionError('a driver was found')\n",
+        FLASHEXPERT_LIBCUDA="/no-such-driver.so")
 
 
 def run(program, **environment):
@@ -45,6 +56,7 @@ try:
     prewarm(check_only=True)
 except fex.FlashExpertError as error:
     assert error.status is fex.Status.ERROR_JIT_FORBIDDEN, error
+    assert "sm_90a" in str(error), error
 else:
     raise AssertionError("nothing was missing")
 first = prewarm()
@@ -96,6 +108,22 @@ def test_wrong_words_are_named():
         fex.prewarm(architecture="sm_90a", **{**SHAPE, "hidden_size": 0})
 
 
+@pytest.mark.parametrize("dtype", [
+    numpy.float16, numpy.dtype("float16"), "float16", "f16"])
+def test_dtypes_have_several_names(dtype):
+    key = _deploy._key(64, 4, 128, dtype, None, numpy.int32)
+    assert key == (1, 1, 1, 64, 4, 128)
+    key = _deploy._key(64, 4, 128, "bfloat16", numpy.dtype("float32"), "i64")
+    assert key == (2, 3, 2, 64, 4, 128)
+
+
+@pytest.mark.parametrize("dtype", [numpy.float64, float, numpy.dtype("int8")])
+def test_wrong_dtypes_are_named(dtype):
+    name = getattr(dtype, "__name__", str(dtype))
+    with pytest.raises(fex.ArgumentError, match=f"dtype has dtype {name},"):
+        fex.prewarm(architecture="sm_90a", **SHAPE, dtype=dtype)
+
+
 def test_threads_share_a_context_and_operations():
     key = (2, 2, 2, 64, 4, 777)
     found, start = [], threading.Barrier(8)
@@ -142,6 +170,7 @@ with fex.JitMonitor(heard.append) as monitor:
 fex.prepare(**{SHAPE!r}, passes="backward")
 assert len(heard) == before
 assert fex.info(0)["compiles"] > before and fex.info(0)["device"] == 0
+assert fex.info() == fex.info(0)
 """
 
 

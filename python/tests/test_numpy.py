@@ -9,6 +9,7 @@ import numpy
 import pytest
 from reference import NAMES, assert_close, evaluate, make_arrays
 
+import flashexpert_rtc as fex
 from flashexpert_rtc import ArgumentError, Status, flash_expert_backward
 from flashexpert_rtc import flash_expert_func
 from flashexpert_rtc import _numpy
@@ -120,6 +121,32 @@ def test_dtypes_that_differ_are_named(name, dtype):
     assert name in str(caught.value) and dtype in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype, wanted", [
+    ("float32", "but hidden_states has float32$"),
+    ("float16", "neither float16 as hidden_states nor float32$")])
+def test_routing_weights_dtypes_are_told(dtype, wanted):
+    arrays = make_arrays(dtype=dtype, routing_dtype="float64")
+    with pytest.raises(ArgumentError, match=wanted):
+        flash_expert_func(*arrays)
+    with pytest.raises(ArgumentError, match="float16, but .* has float32$"):
+        flash_expert_func(*make_arrays(routing_dtype="float16"))
+
+
+def test_indices_past_the_table():
+    x, down, up, i, g = make_arrays((2, 3))
+    assert fex.check_indices(i, len(down)) is None
+    assert fex.check_indices(i[:0], 0) is None
+    i[1, 0, 2], i[1, 2, 0] = len(down), len(down) + 5
+    with pytest.raises(fex.FlashExpertError) as caught:
+        fex.check_indices(i, len(down))
+    assert caught.value.status is Status.ERROR_INDEX
+    assert f"indices[3, 2] is not below num_experts {len(down)}" in str(
+        caught.value)
+    empty = numpy.where(i < len(down), i, -1)
+    assert numpy.array_equal(flash_expert_func(x, down, up, i, g),
+                             flash_expert_func(x, down, up, empty, g))
+
+
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_what_is_no_array_is_named(name):
     with pytest.raises(ArgumentError, match=name):
@@ -168,7 +195,12 @@ def test_without_torch():
         "index = numpy.zeros((1, 1), numpy.int32)\n"
         "y = fex.triton_flash_expert_func(one, one, one, index, one)\n"
         "assert abs(y[0, 0] - 0.7310586) < 1e-6\n"
-        "assert 'FlashExperts' not in fex.__all__\n")
+        "assert 'FlashExperts' not in fex.__all__\n"
+        "assert not hasattr(fex, 'FlashExperts')\n"
+        "try:\n    fex.FlashExperts\n"
+        "except AttributeError as error:\n"
+        "    assert 'needs PyTorch' in str(error), error\n"
+        "assert all(hasattr(fex, name) for name in fex.__all__)\n")
     path = os.pathsep.join(entry for entry in sys.path if entry)
     subprocess.run([sys.executable, "-c", program], check=True,
                    env={**os.environ, "PYTHONPATH": path})

@@ -13,7 +13,7 @@ SIMULATED = os.environ.get("FLASHEXPERT_SIMULATED")  # its libraries' folder
 pytestmark = pytest.mark.skipif(
     not SIMULATED, reason="needs the simulated device")
 
-PROGRAM = """
+SETUP = """
 import ctypes, os, sys
 import numpy
 from reference import assert_close, evaluate, make_arrays
@@ -46,7 +46,9 @@ def download(pointer, like):
     call("cuMemcpyDtoH_v2", ctypes.c_void_p(found.ctypes.data),
          ctypes.c_void_p(pointer), ctypes.c_size_t(found.nbytes))
     return found
+"""
 
+BOTH_PASSES = """
 tokens, hidden, top_k, experts = 3, 32, 4, 9
 arrays = make_arrays((tokens,), hidden, top_k, experts)
 wide = numpy.zeros((tokens, hidden + 8), numpy.float32)
@@ -80,13 +82,54 @@ for pointer, array, want in zip(grads, like, evaluate(*arrays, dy)):
 """
 
 
-def test_both_passes(tmp_path):
+# The first of many tokens beside the same alone.
+BESIDE_OTHERS = """
+tokens, hidden, top_k, experts = 40, 256, 64, 50
+arrays = make_arrays((tokens,), hidden, top_k, experts)
+dy = make_arrays((tokens,), hidden, top_k, experts, seed=1)[0]
+op = _runtime.operation(0, (3, 3, 2, hidden, top_k, experts))
+
+def evaluate_first(count):
+    \"\"\"Expert states, scores and both gradients of a token's own.\"\"\"
+    x, down, up, i, g = (
+        upload(a if a is arrays[1] or a is arrays[2] else a[:count].copy())
+        for a in arrays)
+    like = (dy, arrays[4], dy, arrays[4])
+    y, scores, dx, dg = (upload(numpy.empty_like(a[:count])) for a in like)
+    size = op.workspace_size(3, count)
+    workspace = allocate(size)
+    op.forward(ForwardArgs(
+        ctypes.sizeof(ForwardArgs), count, x, down, up, i, g, y, scores,
+        workspace=workspace, workspace_size=size), 0)
+    op.backward(BackwardArgs(
+        ctypes.sizeof(BackwardArgs), count, upload(dy[:count].copy()), x, down,
+        up, i, g, scores, dx, None, None, dg, workspace=workspace,
+        workspace_size=size), 0)
+    call("cuCtxSynchronize")
+    return [download(pointer, a[:count])
+            for pointer, a in zip((y, scores, dx, dg), like)]
+
+for one, other in zip(evaluate_first(2), evaluate_first(tokens)):
+    assert numpy.array_equal(one, other[:2])
+"""
+
+
+def run(program, tmp_path, **environment):
     path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True,
+        [sys.executable, "-c", program], capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": path,
              "FLASHEXPERT_CACHE_DIR": str(tmp_path),
              "FLASHEXPERT_CACHE_PATH": "", "FLASHEXPERT_JIT": "allow",
              "FLASHEXPERT_LIBCUDA": f"{SIMULATED}/libcuda.so",
-             "FLASHEXPERT_LIBNVRTC": f"{SIMULATED}/libnvrtc.so"})
+             "FLASHEXPERT_LIBNVRTC": f"{SIMULATED}/libnvrtc.so",
+             **environment})
     assert done.returncode == 0, done.stderr
+
+
+def test_both_passes(tmp_path):
+    run(SETUP + BOTH_PASSES, tmp_path)
+
+
+def test_gathered_tokens_are_alone(tmp_path):
+    run(SETUP + BESIDE_OTHERS, tmp_path, FLASHEXPERT_FAMILY="gather")
