@@ -1,12 +1,20 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# run.sh PROGRAM [ARGUMENT...] - runs a program of `make check` on the simulated
-# device. Settings of FLASHEXPERT_SIM_... that are there already stay.
+# run.sh PROGRAM [ARGUMENT...] - runs a program on the simulated device, from the
+# build folder. Settings of FLASHEXPERT_SIM_... that are there already stay.
 set -eu
-: "${top_srcdir:?set by make check}" "${top_builddir:?set by make check}"
+: "${top_srcdir:?the source folder; make check sets it}"
+: "${top_builddir:?the build folder; make check sets it}"
 folder=$top_builddir/tests/simt/.libs
-if [ ! -f "$folder/libcuda.so" ]; then
-    echo 'SKIP: the simulated device was not built: no C++17 compiler'
+
+# Its compiler is the host's: without one there is no use in building it.
+if grep -q '^S\["HAVE_CXX_TRUE"\]="#"' "$top_builddir/config.status"; then
+    echo 'SKIP: no simulated device: configure found no C++17 compiler'
+    exit 77
+fi
+if [ ! -f "$folder/libcuda.so" ] || [ ! -f "$folder/libnvrtc.so" ]; then
+    echo 'SKIP: the simulated device has not been built; to do so:'
+    echo 'make tests/simt/libcuda.la tests/simt/libnvrtc.la'
     exit 77
 fi
 FLASHEXPERT_LIBCUDA=$folder/libcuda.so
