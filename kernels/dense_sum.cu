@@ -138,16 +138,15 @@ __device__ __forceinline__ void copy_scores(const fex_dense_sum_args &args)
     const int shares = max_of(static_cast<int>(gridDim.x) / groups, 1);
     for (int share = static_cast<int>(blockIdx.x); share < groups * shares;
          share += static_cast<int>(gridDim.x)) {
-        const fex_i64 token =
-            static_cast<fex_i64>(share / shares) * FEX_ROUTE_GROUP;
+        const int token = share / shares * FEX_ROUTE_GROUP;
         const fex_route *const routes = routes_of<TOP_K>(args.routes, token);
         const int *const ends = starts_of(args.starts, token, blocks) + blocks;
         for (int i = ends[0] + share % shares * THREADS +
                      static_cast<int>(threadIdx.x);
              i < ends[1]; i += shares * THREADS) {
             const fex_route copy = load_route(routes + i);
-            float *const scores =
-                args.scores + (token + row_of(copy)) * args.scores_stride;
+            const fex_i64 own = token + row_of(copy);
+            float *const scores = args.scores + own * args.scores_stride;
             scores[copy_slot(copy)] = scores[copy_first(copy)];
         }
     }

@@ -73,18 +73,20 @@ __device__ __forceinline__ int copy_first(const fex_route &copy)
 
 // Of a group of tokens, from token on.
 template <int TOP_K, typename Route>
-__device__ __forceinline__ Route *routes_of(Route *routes, fex_i64 token)
+__device__ __forceinline__ Route *routes_of(Route *routes, int token)
 {
-    return routes + token / FEX_ROUTE_GROUP * (FEX_ROUTE_GROUP * TOP_K);
+    const fex_i64 group = token / FEX_ROUTE_GROUP;
+    return routes + group * (FEX_ROUTE_GROUP * TOP_K);
 }
 
 // Where in them each block of experts begins, then their number, then that of
 // routes and copies.
 template <typename Start>
-__device__ __forceinline__ Start *starts_of(Start *starts, fex_i64 token,
+__device__ __forceinline__ Start *starts_of(Start *starts, int token,
                                             int blocks)
 {
-    return starts + token / FEX_ROUTE_GROUP * (blocks + 2);
+    const fex_i64 group = token / FEX_ROUTE_GROUP;
+    return starts + group * (blocks + 2);
 }
 
 __device__ __forceinline__ fex_route load_route(const fex_route *route)

@@ -190,9 +190,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     extern __shared__ uint4 memory[];
     Shared &shared = *reinterpret_cast<Shared *>(memory);
     RouteCounts &counts = shared.counts;
-    const fex_i64 first = static_cast<fex_i64>(blockIdx.x) * TOKENS;
+    const int first = static_cast<int>(blockIdx.x) * TOKENS;
     const fex_i64 group = first / FEX_ROUTE_GROUP;
-    const int first_row = static_cast<int>(first % FEX_ROUTE_GROUP);
+    const int first_row = first % FEX_ROUTE_GROUP;
     const int row = first_row + static_cast<int>(threadIdx.x) / ROW_THREADS;
     const fex_i64 token = group * FEX_ROUTE_GROUP + row;
     fex_route *const routes = routes_of<TOP_K>(args.routes, first);
