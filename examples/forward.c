@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* forward.c - one forward pass on GPU 0, its result printed.
  *
- *     cc forward.c $(pkg-config --cflags --libs flashexpert_rtc) -lcuda */
+ *     cc -I/usr/local/cuda/include forward.c \
+ *         $(pkg-config --cflags --libs flashexpert_rtc) -lcuda */
 #include <stdio.h>
 
 #include <cuda.h>

@@ -46,9 +46,16 @@
  * 2^-36: up to 2^-12 of the sum of the terms' magnitudes, and more only where a
  * token chose nothing but experts with such elements; see README.md.
  *
- * The same inputs, equally aligned, on the same device with the same library
- * give the same bits, on every run and on every stream: no result depends on
- * the order in which threads happen to run.
+ * The same call gives the same bits on every run, on every stream and in a
+ * graph: the same inputs, equally aligned, of as many tokens, on the same
+ * device, with the same library and kernels of the same compiler. No result
+ * depends on the order in which threads happen to run.
+ *
+ * No more is promised. The number of tokens decides which algorithm serves a
+ * call and how it cuts up sums, so that what a token gets may differ in its
+ * last bits from what it gets in a call of more or fewer tokens. With
+ * FLASHEXPERT_FAMILY=gather it does not, and dg and dx of the same scores never
+ * do. dD and dU are sums over all tokens of a call.
  *
  * A negative index is an empty slot: it contributes nothing and its dg is 0.
  * An index >= num_experts is treated as an empty slot too; it never causes an
@@ -75,7 +82,9 @@
  *
  * Device memory is passed as `void *` (a CUdeviceptr or a CUDA runtime
  * pointer), a stream as `struct CUstream_st *`, which is what both CUstream and
- * cudaStream_t are; NULL is the default stream. Neither CUDA header is needed.
+ * cudaStream_t are. Neither CUDA header is needed. NULL is the legacy default
+ * stream, however the caller was compiled; that of the calling thread is
+ * CU_STREAM_PER_THREAD or cudaStreamPerThread.
  *
  * Every environment variable is read once, when a context is created.
  */
@@ -169,6 +178,8 @@ typedef enum fex_pass {
     FEX_PASS_BOTH = 3
 } fex_pass;
 
+/* The largest top_k. It may exceed num_experts: a token may choose an expert
+ * any number of times. */
 #define FEX_TOP_K_MAX 8192
 
 /* ---- Context ------------------------------------------------------------ */
@@ -177,10 +188,18 @@ typedef enum fex_pass {
  * All functions may be called on one context from any number of threads at
  * once. After fork() a context must not be used in the child: every call that
  * takes it there, or an operation made from it, returns FEX_ERROR_FORKED;
- * destroying it there frees memory and touches neither device nor cache. */
+ * destroying it there frees memory and touches neither device nor cache.
+ *
+ * It works in one CUcontext. That of an ordinal is the device's primary one,
+ * which cudaSetDevice and PyTorch use as well; it is retained until
+ * fex_context_destroy. That of FEX_DEVICE_CURRENT is the one current to the
+ * thread that calls fex_context_create; it is not retained and must outlive the
+ * context. Later calls need none to be current: they make theirs current where
+ * it is not, and restore what was before they return. Streams must be of this
+ * CUcontext, and device memory must be accessible in it. */
 typedef struct fex_context fex_context;
 
-#define FEX_DEVICE_CURRENT (-1) /* the calling thread's current CUcontext */
+#define FEX_DEVICE_CURRENT (-1) /* the creating thread's current CUcontext */
 #define FEX_DEVICE_NONE (-2)    /* no device: prewarm and cache calls only */
 
 typedef enum fex_log_level {
@@ -247,8 +266,8 @@ FEX_API fex_status fex_context_create(const fex_context_options *options,
                                       fex_context **context);
 
 /* Destroys a context and unloads its kernels. Every operation made from it
- * must have been destroyed, and every launch must have finished. NULL is
- * ignored. */
+ * must have been destroyed, every launch must have finished, and no graph that
+ * captured one may be launched again. NULL is ignored. */
 FEX_API void fex_context_destroy(fex_context *context);
 
 /* What a context found. Strings live as long as the context; a string is ""
@@ -323,7 +342,7 @@ typedef struct fex_op_desc {
     fex_dtype weight_grad_dtype; /* of dD and dU: dtype or F32; AUTO: dtype */
     fex_index_type index_type;
     int64_t hidden_size;         /* H, 1 .. 2^20 */
-    int64_t top_k;               /* K, 1 .. FEX_TOP_K_MAX */
+    int64_t top_k;               /* K, 1 .. FEX_TOP_K_MAX; may exceed E */
     int64_t num_experts;         /* E, 1 .. 2^31 - 1 */
     unsigned flags;              /* FEX_OP_... */
 } fex_op_desc;
@@ -340,7 +359,8 @@ typedef struct fex_op_desc {
 FEX_API fex_status fex_op_create(fex_context *context, const fex_op_desc *desc,
                                  fex_op **op);
 
-/* Destroys an operation. Its launches must have finished. NULL is ignored. */
+/* Destroys an operation. Its launches must have finished, and no graph that
+ * captured one may be launched again. NULL is ignored. */
 FEX_API void fex_op_destroy(fex_op *op);
 
 /* Bytes of device memory that one call of `passes` needs as workspace for
@@ -412,6 +432,10 @@ typedef struct fex_forward_args {
 /* Queues a forward pass on a stream. Prepared, it neither allocates nor
  * synchronises nor takes a lock, and may be captured into a CUDA graph.
  * Launches that overlap in time need workspaces of their own.
+ *
+ * A graph uses the kernels, workspace and arrays of what it captured each time
+ * it is launched: context, operation, workspace and arrays must outlive every
+ * graph instantiated from it.
  *
  * FEX_OK                        queued (with FEX_OP_CHECK_INDICES: done)
  * FEX_ERROR_INVALID_ARGUMENT    a pointer NULL or not aligned to its element,
@@ -517,7 +541,8 @@ typedef enum fex_prewarm_outcome {
     FEX_PREWARM_FAILED = 4
 } fex_prewarm_outcome;
 
-/* Told of each kernel once it is done. */
+/* Told of each kernel once it is done, in the thread that called fex_prewarm.
+ * Must not call the library back. */
 typedef void (*fex_prewarm_function)(void *user, fex_prewarm_outcome outcome,
                                      const char *kernel);
 
@@ -528,8 +553,10 @@ typedef void (*fex_prewarm_function)(void *user, fex_prewarm_outcome outcome,
  * chooses, if it is of the architecture, and all that others of it are likely
  * to choose, from a typical one down to an eighth of that. Only for the
  * context's device and rows aligned to 16 bytes is it certain that nothing else
- * will be needed. Needs no GPU: the context may be FEX_DEVICE_NONE. Counts are added to *counts, which
- * may be NULL, and function may be NULL.
+ * will be needed. Kernels serve the types in *desc and no others: i64 indices
+ * and float32 routing weights have kernels of their own. Needs no GPU: the
+ * context may be FEX_DEVICE_NONE. Counts are added to *counts, which may be
+ * NULL, and function may be NULL.
  *
  * FEX_OK                      all is there now
  * FEX_ERROR_INVALID_ARGUMENT  as for fex_op_create, an unknown architecture or
