@@ -265,6 +265,13 @@ def test_meta_tensors(device):
     assert y.shape == tensors[0].shape and y.is_meta
 
 
+def test_indices_past_the_table(device):
+    indices = torch.tensor([[0, 4], [5, 1]], device=device)
+    fex.check_indices(indices, 6)
+    with pytest.raises(fex.FlashExpertError, match=r"indices\[1, 0\]"):
+        fex.check_indices(indices, 5)
+
+
 def test_no_experts_a_token(device):
     tensors = tensors_of(make_arrays((2, 3), top_k=0), device)
     with pytest.raises(fex.ArgumentError, match="top_k is 0"):

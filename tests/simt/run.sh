@@ -8,7 +8,7 @@ set -eu
 folder=$top_builddir/tests/simt/.libs
 
 # Its compiler is the host's: without one there is no use in building it.
-if grep -q '^S\["HAVE_CXX_TRUE"\]="#"' "$top_builddir/config.status"; then
+if grep -qs '^S\["HAVE_CXX_TRUE"\]="#"' "$top_builddir/config.status"; then
     echo 'SKIP: no simulated device: configure found no C++17 compiler'
     exit 77
 fi
