@@ -2,6 +2,7 @@
 /* architecture.c - the table of GPU architectures. */
 #include "config.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "architecture.h"
@@ -33,6 +34,26 @@ const fex_architecture *fex_architecture_by_name(const char *name)
         if (strcmp(name, table[i].name + strlen(prefix)) == 0)
             return &table[i];
     return NULL;
+}
+
+void fex_architecture_list(char *names, size_t size)
+{
+    size_t length = 0;
+    for (size_t i = 0; i < COUNT && length < size; i++)
+        length += (size_t)snprintf(names + length, size - length, "%s%s",
+                                   i > 0 ? ", " : "", table[i].name);
+}
+
+fex_status fex_architecture_find(const char *name,
+                                 const fex_architecture **found)
+{
+    char names[16 * COUNT];
+    *found = fex_architecture_by_name(name);
+    if (*found != NULL)
+        return FEX_OK;
+    fex_architecture_list(names, sizeof names);
+    return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                    "'%s' is no known architecture (%s)", name, names);
 }
 
 const fex_architecture *fex_architecture_of_device(int major, int minor)

@@ -5,6 +5,8 @@
 
 #include <stddef.h>
 
+#include "status.h"
+
 typedef struct fex_architecture {
     char name[16]; /* "sm_90a": NVRTC's --gpu-architecture */
     int major, minor;
@@ -16,6 +18,13 @@ const fex_architecture *fex_architecture_table(size_t *count);
 
 /* By name; NULL if unknown. Accepts "sm_90a", "90a". */
 const fex_architecture *fex_architecture_by_name(const char *name);
+
+/* The same; FEX_ERROR_INVALID_ARGUMENT lists those there are. */
+fex_status fex_architecture_find(const char *name,
+                                 const fex_architecture **found);
+
+/* Every name, as "sm_75, sm_80, ..."; cut if size is too small. */
+void fex_architecture_list(char *names, size_t size);
 
 /* What to compile for a device of this compute capability: the entry of the
  * same major number with the highest minor number not above (sm_90a for 9.0).

@@ -202,11 +202,8 @@ fex_status fex_cache_export(fex_context *context, const char *path,
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT, "path is missing");
     collection c = {.log = &context->log};
     if (architecture != NULL) {
-        const fex_architecture *const known =
-            fex_architecture_by_name(architecture);
-        if (known == NULL)
-            return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                            "architecture \"%s\" is not known", architecture);
+        const fex_architecture *known;
+        return_if_error(fex_architecture_find(architecture, &known));
         c.architecture = known->name;
     }
     fex_status status = fex_tiers_walk(fex_store_tiers(context->store), 1,

@@ -72,7 +72,10 @@ fex_status fex_driver_open(const char *override, fex_driver *driver)
     fex_status status;
     *driver = (fex_driver){.library = dlopen(name, RTLD_NOW | RTLD_LOCAL)};
     if (driver->library == NULL)
-        return fex_fail(FEX_ERROR_NO_DRIVER, "%s", dlerror());
+        return fex_fail(FEX_ERROR_NO_DRIVER,
+                        "no NVIDIA driver here (%s); FLASHEXPERT_LIBCUDA "
+                        "names %s",
+                        dlerror(), override != NULL ? "it" : "another");
     find_path(driver, name);
     status = resolve(driver);
     if (status == FEX_OK)

@@ -26,15 +26,12 @@ static fex_status check_architecture(const fex_context *context,
                                      const char *name,
                                      const fex_architecture **architecture)
 {
-    *architecture = name != NULL ? fex_architecture_by_name(name)
-                                 : context->device.architecture;
+    if (name != NULL)
+        return fex_architecture_find(name, architecture);
+    *architecture = context->device.architecture;
     if (*architecture == NULL)
-        return name != NULL
-                   ? fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                              "architecture \"%s\" is not known", name)
-                   : fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                              "architecture is NULL and the context has no "
-                              "device");
+        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                        "architecture is NULL and the context has no device");
     return FEX_OK;
 }
 

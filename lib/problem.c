@@ -3,13 +3,15 @@
 #include "config.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "problem.h"
 
 static const struct {
     const char *name;
     size_t bytes;
-} dtypes[] = {[FEX_DTYPE_F16] = {"f16", 2},
+} dtypes[] = {[FEX_DTYPE_AUTO] = {"auto", 0},
+              [FEX_DTYPE_F16] = {"f16", 2},
               [FEX_DTYPE_BF16] = {"bf16", 2},
               [FEX_DTYPE_F32] = {"f32", 4}};
 
@@ -40,14 +42,48 @@ static fex_status check_range(const char *name, int64_t value, int64_t first,
     return FEX_OK;
 }
 
+/* A value of an enumeration, by its name where it has one. */
+typedef struct value_text {
+    char text[24];
+} value_text;
+
+static value_text name_dtype(int value)
+{
+    value_text named;
+    if (value >= FEX_DTYPE_AUTO && value <= FEX_DTYPE_F32)
+        snprintf(named.text, sizeof named.text, "%s", dtypes[value].name);
+    else
+        snprintf(named.text, sizeof named.text, "%d", value);
+    return named;
+}
+
+static fex_status check_dtype(fex_dtype dtype)
+{
+    if ((int)dtype < FEX_DTYPE_F16 || (int)dtype > FEX_DTYPE_F32)
+        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                        "dtype is %s, not f16, bf16 or f32",
+                        name_dtype((int)dtype).text);
+    return FEX_OK;
+}
+
+static fex_status check_index_type(fex_index_type type)
+{
+    if ((int)type < FEX_INDEX_AUTO || (int)type > FEX_INDEX_I64)
+        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                        "index_type is %d, not auto, i32 or i64",
+                        (int)type);
+    return FEX_OK;
+}
+
 /* AUTO is the data type; else it must be that or F32. */
 static fex_status resolve_dtype(const char *name, fex_dtype dtype,
                                 fex_dtype given, fex_dtype *resolved)
 {
     if (given != FEX_DTYPE_AUTO && given != dtype && given != FEX_DTYPE_F32)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                        "%s is %d, neither dtype nor FEX_DTYPE_F32", name,
-                        (int)given);
+                        "%s is %s, neither auto nor dtype, %s, nor f32", name,
+                        name_dtype((int)given).text,
+                        name_dtype((int)dtype).text);
     *resolved = given == FEX_DTYPE_AUTO ? dtype : given;
     return FEX_OK;
 }
@@ -58,10 +94,8 @@ fex_status fex_problem_init(fex_problem *problem, const fex_op_desc *desc)
         return fex_fail(FEX_ERROR_INVALID_ARGUMENT, "desc is NULL");
     return_if_error(fex_check_size(desc, desc->size, sizeof *desc, sizeof *desc,
                                    "fex_op_desc"));
-    return_if_error(check_range("dtype", (int64_t)desc->dtype, FEX_DTYPE_F16,
-                                FEX_DTYPE_F32));
-    return_if_error(check_range("index_type", (int64_t)desc->index_type,
-                                FEX_INDEX_AUTO, FEX_INDEX_I64));
+    return_if_error(check_dtype(desc->dtype));
+    return_if_error(check_index_type(desc->index_type));
     return_if_error(
         check_range("hidden_size", desc->hidden_size, 1, FEX_HIDDEN_SIZE_MAX));
     return_if_error(check_range("top_k", desc->top_k, 1, FEX_TOP_K_MAX));

@@ -74,6 +74,19 @@ START_TEST(other_names_are_unknown)
 }
 END_TEST
 
+START_TEST(an_unknown_name_is_told_the_known_ones)
+{
+    size_t count;
+    const fex_architecture *found;
+    const fex_architecture *const table = fex_architecture_table(&count);
+    test_ok(fex_architecture_find("80", &found));
+    ck_assert_str_eq(found->name, "sm_80");
+    TEST_INVALID(fex_architecture_find("sm_100a", &found), "'sm_100a'");
+    for (size_t i = 0; i < count; i++)
+        TEST_INVALID(fex_architecture_find("sm_90", &found), table[i].name);
+}
+END_TEST
+
 static const struct {
     int major, minor;
     const char *name; /* NULL: not supported */
@@ -102,6 +115,7 @@ static void fill(TCase *tests)
     tcase_add_test(tests, shared_memory_is_known);
     tcase_add_test(tests, each_is_found_by_name);
     tcase_add_test(tests, other_names_are_unknown);
+    tcase_add_test(tests, an_unknown_name_is_told_the_known_ones);
     tcase_add_loop_test(tests, device_gets_the_best_it_can_run, 0,
                         (int)(sizeof devices / sizeof *devices));
 }

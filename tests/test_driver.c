@@ -96,7 +96,9 @@ END_TEST
 START_TEST(missing_library_is_named)
 {
     refuses("/nonexistent/libcuda.so", FEX_ERROR_NO_DRIVER,
-            "/nonexistent/libcuda.so");
+            "no NVIDIA driver here (/nonexistent/libcuda.so: ");
+    refuses("/nonexistent/libcuda.so", FEX_ERROR_NO_DRIVER,
+            "; FLASHEXPERT_LIBCUDA names it");
 }
 END_TEST
 

@@ -95,6 +95,27 @@ START_TEST(bad_member_is_named)
 }
 END_TEST
 
+START_TEST(types_are_named_in_messages)
+{
+    fex_problem problem;
+    fex_op_desc desc = good;
+    desc.dtype = FEX_DTYPE_AUTO;
+    TEST_INVALID(fex_problem_init(&problem, &desc),
+                 "dtype is auto, not f16, bf16 or f32");
+    desc.dtype = FEX_DTYPE_BF16;
+    desc.routing_dtype = FEX_DTYPE_F16;
+    TEST_INVALID(fex_problem_init(&problem, &desc),
+                 "routing_dtype is f16, neither auto nor dtype, bf16, nor f32");
+    /* What has no name is told by its number. */
+    desc.routing_dtype = (fex_dtype)9;
+    TEST_INVALID(fex_problem_init(&problem, &desc), "routing_dtype is 9");
+    desc.routing_dtype = FEX_DTYPE_AUTO;
+    desc.index_type = (fex_index_type)3;
+    TEST_INVALID(fex_problem_init(&problem, &desc),
+                 "index_type is 3, not auto, i32 or i64");
+}
+END_TEST
+
 START_TEST(limits_are_allowed)
 {
     fex_problem problem;
@@ -348,6 +369,7 @@ static void fill(TCase *tests)
     tcase_add_test(tests, defaults_are_resolved);
     tcase_add_test(tests, choices_are_kept);
     tcase_add_loop_test(tests, bad_member_is_named, 0, COUNT(bad_descs));
+    tcase_add_test(tests, types_are_named_in_messages);
     tcase_add_test(tests, limits_are_allowed);
     tcase_add_test(tests, newer_desc_is_accepted_if_zero);
     tcase_add_test(tests, tokens_are_limited_by_pairs);

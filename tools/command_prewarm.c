@@ -115,11 +115,9 @@ static fex_status find_devices(prewarm *p)
 
 static fex_status add_architecture(prewarm *p, const char *name)
 {
-    const fex_architecture *architecture = fex_architecture_by_name(name);
+    const fex_architecture *architecture;
 
-    if (architecture == NULL)
-        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                        "--arch: '%s' is no known architecture", name);
+    return_if_error(fex_architecture_find(name, &architecture));
     for (size_t i = 0; i < p->architecture_count; i++)
         if (p->architectures[i] == architecture->name)
             return FEX_OK;
