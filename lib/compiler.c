@@ -34,6 +34,7 @@ struct fex_compiler {
     const fex_log *log;
     pid_t owner; /* the process that may close it */
     void *library; /* NULL until opened */
+    char trouble[512]; /* with the first candidate that is there; "" if none */
     char path[512];
     int version;
 #define NVRTC_MEMBER(name) __typeof__(&name) name;
@@ -43,8 +44,8 @@ struct fex_compiler {
 
 /* ---- Finding ------------------------------------------------------------ */
 
-/* In this order. The first two are searched by the dynamic linker; patterns
- * come last, where a wheel from PyPI unpacks its libraries. %s is a folder. */
+/* In this order. By these names alone the dynamic linker searches; patterns
+ * are where a wheel from PyPI unpacks its libraries. %s is a folder. */
 static const char *const sonames[] = {"libnvrtc.so.13", "libnvrtc.so.12"};
 static const char *const python_patterns[] = {
     "%s/lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.1[23]",
@@ -52,10 +53,25 @@ static const char *const python_patterns[] = {
     "%s/nvidia/*/lib/libnvrtc.so.1[23]",
 };
 
+/* Keeps what the dynamic linker says of a candidate, unless that is but that
+ * there is none. Of what one lacks it speaks by another name. */
+static void note_trouble(fex_compiler *compiler, const char *path)
+{
+    const char *const message = dlerror();
+    const int absent =
+        compiler->override == NULL &&
+        strncmp(message, path, strlen(path)) == 0 &&
+        (strchr(path, '/') == NULL || access(path, F_OK) != 0);
+    if (!absent && compiler->trouble[0] == '\0')
+        snprintf(compiler->trouble, sizeof compiler->trouble, "%s", message);
+}
+
 static int open_file(fex_compiler *compiler, const char *path)
 {
     /* NVRTC holds on to memory that closing it would leak, each time anew. */
     compiler->library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (compiler->library == NULL)
+        note_trouble(compiler, path);
     return compiler->library != NULL;
 }
 
@@ -116,16 +132,20 @@ static int open_near_us(fex_compiler *compiler)
     return open_in_python(compiler, path);
 }
 
+static int open_by_linker(fex_compiler *compiler)
+{
+    return open_file(compiler, sonames[0]) || open_file(compiler, sonames[1]);
+}
+
+/* What somebody has named comes before what happens to be here. */
 static int open_anywhere(fex_compiler *compiler)
 {
+    compiler->trouble[0] = '\0';
     if (compiler->override != NULL)
         return open_file(compiler, compiler->override);
-    for (size_t s = 0; s < 2; s++)
-        if (open_file(compiler, sonames[s]))
-            return 1;
     return (compiler->cuda_home != NULL &&
             open_in_toolkit(compiler, compiler->cuda_home)) ||
-           open_in_toolkit(compiler, "/usr/local/cuda") ||
+           open_by_linker(compiler) || open_in_toolkit(compiler, "/usr/local/cuda") ||
            open_near_us(compiler) ||
            (compiler->virtual_env != NULL &&
             open_in_python(compiler, compiler->virtual_env)) ||
@@ -155,6 +175,23 @@ static fex_status resolve(fex_compiler *compiler)
     return FEX_OK;
 }
 
+static fex_status fail_open(const fex_compiler *compiler)
+{
+    if (compiler->trouble[0] != '\0')
+        return fex_fail(FEX_ERROR_NO_COMPILER, "%s cannot be opened: %s",
+                        compiler->override != NULL
+                            ? "the NVRTC that FLASHEXPERT_LIBNVRTC names"
+                            : "NVRTC",
+                        compiler->trouble);
+    return fex_fail(FEX_ERROR_NO_COMPILER,
+                    "there is no NVRTC (libnvrtc.so.13 or .12): not in "
+                    "CUDA_HOME (%s), nor where the dynamic linker looks, nor "
+                    "in /usr/local/cuda, nor in Python's packages; set "
+                    "FLASHEXPERT_LIBNVRTC or CUDA_HOME",
+                    compiler->cuda_home != NULL ? compiler->cuda_home
+                                                : "unset");
+}
+
 static fex_status open_locked(fex_compiler *compiler)
 {
     int major, minor;
@@ -162,13 +199,7 @@ static fex_status open_locked(fex_compiler *compiler)
     if (compiler->library != NULL)
         return FEX_OK;
     if (!open_anywhere(compiler))
-        return fex_fail(FEX_ERROR_NO_COMPILER,
-                        "%s could not be opened: %s",
-                        compiler->override != NULL
-                            ? compiler->override
-                            : "NVRTC (libnvrtc.so.13 or .12; set "
-                              "FLASHEXPERT_LIBNVRTC or CUDA_HOME)",
-                        dlerror());
+        return fail_open(compiler);
     Dl_info info;
     const void *const symbol = dlsym(compiler->library, "nvrtcVersion");
     snprintf(compiler->path, sizeof compiler->path, "%s",
@@ -189,6 +220,9 @@ static fex_status open_locked(fex_compiler *compiler)
                           compiler->path, major, minor);
         goto fail_resolve;
     }
+    if (compiler->trouble[0] != '\0')
+        fex_log_write(compiler->log, FEX_LOG_INFO, "%s is used instead of: %s",
+                      compiler->path, compiler->trouble);
     fex_log_write(compiler->log, FEX_LOG_DEBUG, "opened %s, NVRTC %d.%d",
                   compiler->path, major, minor);
     return FEX_OK;

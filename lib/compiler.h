@@ -18,8 +18,8 @@
 typedef struct fex_compiler fex_compiler;
 
 /* Where to look, NULL for nowhere; the strings are copied. In this order:
- * `library` and no other; the names known to the dynamic linker; the toolkit
- * cuda_home; /usr/local/cuda; Python packages beside our own file, in
+ * `library` and no other; the toolkit cuda_home; the names known to the dynamic
+ * linker; /usr/local/cuda; Python packages beside our own file, in
  * virtual_env, in /usr/local and in /usr. */
 typedef struct fex_compiler_options {
     const char *library;

@@ -3,6 +3,8 @@
 #include "config.h"
 
 #include <check.h>
+#include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -179,6 +181,95 @@ START_TEST(a_wheel_in_a_python_environment_is_found)
 }
 END_TEST
 
+/* ---- Which one ----------------------------------------------------------- */
+
+/* A library that is NVRTC 13.minor, and fails whatever it is asked for. */
+static const char stand_in[] =
+    "int nvrtcVersion(int *a, int *b) { *a = 13; *b = MINOR; return 0; }\n"
+    "#define FAILING(name) int name(void) { return 1; }\n"
+    "FAILING(nvrtcGetErrorString) FAILING(nvrtcCreateProgram)\n"
+    "FAILING(nvrtcDestroyProgram) FAILING(nvrtcCompileProgram)\n"
+    "FAILING(nvrtcGetProgramLogSize) FAILING(nvrtcGetProgramLog)\n"
+    "FAILING(nvrtcGetCUBINSize) FAILING(nvrtcGetCUBIN)\n";
+
+/* Makes one in a folder and gives its path; its name is libnvrtc.so.13. */
+static const char *make_stand_in(const char *folder, int minor)
+{
+    char command[2048];
+    const char *const cc = getenv("CC");
+    const char *const source = scratch_path(folder, "nvrtc.c");
+    const char *const path = scratch_path(folder, "libnvrtc.so.13");
+    scratch_write(source, stand_in, sizeof stand_in - 1);
+    snprintf(command, sizeof command,
+             "%s -shared -fPIC -w -DMINOR=%d -Wl,-soname,libnvrtc.so.13 "
+             "-o '%s' '%s'",
+             cc != NULL ? cc : "cc", minor, path, source);
+    ck_assert_int_eq(system(command), 0);
+    return path;
+}
+
+static int version_found(const char *override, const char *cuda_home)
+{
+    const fex_compiler_options options = {.library = override,
+                                          .cuda_home = cuda_home};
+    char path[512];
+    int version;
+    create(&options);
+    test_ok(fex_compiler_info(compiler, path, sizeof path, &version));
+    destroy();
+    return version;
+}
+
+/* The dynamic linker finds by name what has been loaded before. */
+START_TEST(a_named_toolkit_comes_before_the_linkers_choice)
+{
+    char scratch[256];
+    scratch_make(scratch);
+    const char *const toolkit = scratch_path(scratch, "toolkit");
+    ck_assert_int_eq(mkdir(toolkit, 0700), 0);
+    ck_assert_int_eq(mkdir(scratch_path(toolkit, "lib64"), 0700), 0);
+    const char *const known = make_stand_in(scratch, 97);
+    void *const library = dlopen(known, RTLD_NOW);
+    ck_assert_ptr_nonnull(library);
+    ck_assert_int_eq(version_found(NULL, NULL), 13970);
+    ck_assert_int_eq(version_found(NULL, toolkit), 13970);
+    make_stand_in(scratch_path(toolkit, "lib64"), 98);
+    ck_assert_int_eq(version_found(NULL, toolkit), 13980);
+    ck_assert_int_eq(version_found(known, toolkit), 13970);
+    dlclose(library);
+    scratch_remove(scratch);
+}
+END_TEST
+
+/* What is there and cannot be opened is what is told, not the last of the
+ * places where nothing is. */
+START_TEST(trouble_with_the_first_candidate_is_told)
+{
+    fex_compiler_options options = {0};
+    char scratch[256], path[512];
+    int version;
+    scratch_make(scratch);
+    ck_assert_int_eq(mkdir(scratch_path(scratch, "lib"), 0700), 0);
+    const char *const file = scratch_path(scratch, "lib/libnvrtc.so.12");
+    scratch_write(file, "no library", 10);
+    options.cuda_home = scratch;
+    create(&options);
+    /* Another is used where there is one. */
+    const char *const told =
+        fex_compiler_info(compiler, path, sizeof path, &version) == FEX_OK
+            ? record.last[FEX_LOG_INFO]
+            : fex_last_error();
+    ck_assert_msg(strstr(told, file) != NULL, "%s", told);
+    destroy();
+    options.library = file;
+    create(&options);
+    test_refused(fex_compiler_info(compiler, path, sizeof path, &version),
+                 FEX_ERROR_NO_COMPILER, file);
+    destroy();
+    scratch_remove(scratch);
+}
+END_TEST
+
 static void fill(TCase *tests)
 {
     tcase_add_test(tests, a_kernel_is_compiled);
@@ -189,6 +280,8 @@ static void fill(TCase *tests)
     tcase_add_test(tests, a_missing_library_is_no_compiler);
     tcase_add_test(tests, another_library_is_no_compiler);
     tcase_add_test(tests, a_wheel_in_a_python_environment_is_found);
+    tcase_add_test(tests, a_named_toolkit_comes_before_the_linkers_choice);
+    tcase_add_test(tests, trouble_with_the_first_candidate_is_told);
     tcase_set_timeout(tests, 60);
 }
 

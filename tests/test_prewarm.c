@@ -292,7 +292,7 @@ START_TEST(arguments_are_checked)
                  "passes is 0");
     TEST_INVALID(fex_prewarm(context, &desc, FEX_PASS_BOTH, 1, "sm_12", 0, NULL,
                              NULL, NULL),
-                 "\"sm_12\"");
+                 "'sm_12'");
     TEST_INVALID(fex_prewarm(context, &desc, FEX_PASS_BOTH, 1, NULL, 0, NULL,
                              NULL, NULL),
                  "architecture is NULL");
