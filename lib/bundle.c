@@ -48,10 +48,10 @@ fex_status fex_bundle_open(const void *bytes, size_t size, fex_bundle *bundle)
 {
     const unsigned char *const head = bytes;
     unsigned char digest[FEX_DIGEST_BYTES];
+    if (size < sizeof magic || memcmp(head, magic, sizeof magic) != 0)
+        return fex_fail(FEX_ERROR_CORRUPT, "not a bundle of kernels");
     if (size < HEAD + TRAILER)
         return fex_fail(FEX_ERROR_CORRUPT, "%zu bytes are too few", size);
-    if (memcmp(head, magic, sizeof magic) != 0)
-        return fex_fail(FEX_ERROR_CORRUPT, "not a bundle of kernels");
     const uint64_t version = fex_bytes_get(head + AT_VERSION, 4);
     if (version != FEX_BUNDLE_VERSION)
         return fex_fail(FEX_ERROR_CORRUPT, "format %u is not known",

@@ -186,6 +186,8 @@ static fex_status open_store(fex_context *context,
                              const fex_context_options *options)
 {
     const fex_environment *const environment = &context->environment;
+    const char *const given = either(options->cache_path,
+                                     environment->cache_path);
     char *user_dir;
     int shared;
     uint64_t max_bytes = CACHE_MAX_DEFAULT;
@@ -196,9 +198,10 @@ static fex_status open_store(fex_context *context,
         find_cache_dir(environment, options->cache_dir, &user_dir));
     const fex_store_options store = {
         .user_dir = user_dir,
-        .read_only_path =
-            either(either(options->cache_path, environment->cache_path),
-                   READ_ONLY_DEFAULT),
+        .read_only_path = either(given, READ_ONLY_DEFAULT),
+        .named_by = options->cache_path != NULL ? "the option cache_path"
+                    : given != NULL             ? "FLASHEXPERT_CACHE_PATH"
+                                                : NULL,
         .max_bytes = max_bytes,
         .shared = shared,
         .log = &context->log};

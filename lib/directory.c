@@ -167,6 +167,17 @@ int fex_directory_write(const fex_directory *directory, const char *key,
     return error;
 }
 
+int fex_directory_try_writing(const fex_directory *directory)
+{
+    int shard = -1;
+    int error = make_shard(directory, "00", &shard);
+    if (error != 0)
+        return error;
+    error = fex_files_try_writing(shard, mode_of(directory));
+    close(shard);
+    return error;
+}
+
 static void stamp_file(int shard, const char *name, mode_t mode, int count)
 {
     struct stat status;

@@ -50,6 +50,9 @@ int fex_directory_read(const fex_directory *directory, const char *key,
 int fex_directory_write(const fex_directory *directory, const char *key,
                         const void *bytes, size_t size);
 
+/* Finds out whether entries can be written. Makes the directory if need be. */
+int fex_directory_try_writing(const fex_directory *directory);
+
 /* Stamps an entry as used now; with `count` as loaded once more. */
 void fex_directory_stamp(const fex_directory *directory, const char *key,
                          int count);

@@ -41,13 +41,39 @@ static int flock_retrying(int file, int operation)
 
 /* ---- Trust and reading -------------------------------------------------- */
 
+static int has_trusted_owner(const struct stat *status, unsigned trust)
+{
+    return status->st_uid == geteuid() || (trust & FEX_TRUST_GROUP) != 0 ||
+           ((trust & FEX_TRUST_ROOT) != 0 && status->st_uid == 0);
+}
+
+static mode_t forbidden_mode(unsigned trust)
+{
+    return (trust & FEX_TRUST_GROUP) != 0 ? S_IWOTH : S_IWOTH | S_IWGRP;
+}
+
 static int is_trusted(const struct stat *status, unsigned trust)
 {
-    const int group = (trust & FEX_TRUST_GROUP) != 0;
-    const int owner = status->st_uid == geteuid() || group ||
-                      ((trust & FEX_TRUST_ROOT) != 0 && status->st_uid == 0);
-    const mode_t forbidden = group ? S_IWOTH : S_IWOTH | S_IWGRP;
-    return owner && (status->st_mode & forbidden) == 0;
+    return has_trusted_owner(status, trust) &&
+           (status->st_mode & forbidden_mode(trust)) == 0;
+}
+
+void fex_files_explain_trust(const struct stat *status, unsigned trust,
+                             char *text, size_t size)
+{
+    const unsigned mode = (unsigned)status->st_mode & 07777;
+    if (!has_trusted_owner(status, trust))
+        snprintf(text, size, "it belongs to user %lu (chown mends that)",
+                 (unsigned long)status->st_uid);
+    else if ((status->st_mode & S_IWOTH) != 0)
+        snprintf(text, size,
+                 "everybody may write to it (mode %04o; chmod go-w mends that)",
+                 mode);
+    else
+        snprintf(text, size,
+                 "a group may write to it (mode %04o; chmod g-w mends that, "
+                 "FLASHEXPERT_CACHE_SHARED=1 allows it)",
+                 mode);
 }
 
 static int is_link(int parent, const char *name)
@@ -241,6 +267,22 @@ int fex_files_replace(int directory, const char *name, const void *bytes,
     if (error != 0)
         unlinkat(directory, temporary, 0);
     /* Only now: with it the lock goes. What close could report, fsync has. */
+    close(file);
+    return error;
+}
+
+int fex_files_try_writing(int directory, mode_t mode)
+{
+    static const char byte = 'x';
+    char temporary[NAME_MAX + 1];
+    int file = -1;
+    int error = make_temporary(directory, "try", mode, temporary, &file);
+    if (error != 0)
+        return error;
+    error = write_all(file, &byte, sizeof byte);
+    if (error == 0)
+        error = sync_retrying(file);
+    unlinkat(directory, temporary, 0);
     close(file);
     return error;
 }

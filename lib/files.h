@@ -25,6 +25,10 @@ int fex_files_open_directory(int parent, const char *name, unsigned trust,
 int fex_files_open(int parent, const char *name, unsigned trust, int *file,
                    struct stat *status);
 
+/* Why EPERM was given, and what would mend it. */
+void fex_files_explain_trust(const struct stat *status, unsigned trust,
+                             char *text, size_t size);
+
 /* Reads until size bytes are there or the file ends. */
 int fex_files_read(int file, void *bytes, size_t size, size_t *got);
 
@@ -37,6 +41,9 @@ int fex_files_make_directory(const char *path, unsigned trust);
  * what was there is unchanged. */
 int fex_files_replace(int directory, const char *name, const void *bytes,
                       size_t size, mode_t mode);
+
+/* Finds out whether that could be done: writes a file and removes it. */
+int fex_files_try_writing(int directory, mode_t mode);
 
 /* Removes a file, or a directory and the files in it. */
 int fex_files_remove(int directory, const char *name);

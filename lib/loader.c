@@ -154,6 +154,8 @@ static fex_status make_entry(fex_loader *loader, const fex_recipe *recipe,
     *kept = FEX_OK;
     *found = 0;
     return_if_error(check_policy(loader, recipe));
+    if (use == FEX_STORE_KEEP)
+        return_if_error(fex_store_try(store));
     fex_store_lock_key(store, recipe->key, &lock);
     if (!replace)
         fex_store_find_again(store, recipe, use, cubin, found);
@@ -388,6 +390,13 @@ static fex_status prewarm_recipe(fex_loader *loader, const fex_recipe *recipe,
     if (kept == FEX_OK)
         *outcome = found ? FEX_PREWARM_HIT : FEX_PREWARM_COMPILED;
     return kept;
+}
+
+fex_status fex_loader_try(fex_loader *loader)
+{
+    return loader->options.policy == FEX_JIT_FORBID
+               ? FEX_OK
+               : fex_store_try(loader->options.store);
 }
 
 fex_status fex_loader_prewarm(fex_loader *loader, const fex_kernel_spec *spec,

@@ -46,6 +46,10 @@ fex_status fex_loader_get(fex_loader *loader, const fex_kernel_spec *spec,
 fex_status fex_loader_prewarm(fex_loader *loader, const fex_kernel_spec *spec,
                               unsigned flags, fex_prewarm_outcome *outcome);
 
+/* Whether what is compiled ahead could be kept; FEX_OK also where nothing may
+ * be compiled. */
+fex_status fex_loader_try(fex_loader *loader);
+
 void fex_loader_monitor(fex_loader *loader, fex_jit_function function,
                         void *user);
 void fex_loader_get_stats(fex_loader *loader, fex_context_stats *stats);

@@ -35,6 +35,7 @@ struct fex_store {
 
     atomic_uint_fast64_t damaged;
     atomic_int warned; /* that nothing can be written */
+    atomic_int tried;  /* whether something can be, and it could */
 };
 
 /* ---- Creating ----------------------------------------------------------- */
@@ -63,7 +64,7 @@ fex_status fex_store_create(const fex_store_options *options,
         goto fail_path;
     }
     status = fex_tiers_init(&made->tiers, options->user_dir, path,
-                            options->shared, options->log);
+                            options->named_by, options->shared, options->log);
     if (status != FEX_OK)
         goto fail_tiers;
     pthread_mutex_init(&made->lock, NULL);
@@ -192,7 +193,7 @@ static int find_in_tier(fex_store *store, fex_tier *tier,
     if (error != 0) {
         if (error != ENOENT && !quiet)
             refuse(store, tier, recipe->key,
-                   fex_files_reason(error, buffer, sizeof buffer));
+                   fex_tier_reason(error, buffer, sizeof buffer));
         return 0;
     }
     const char *const why =
@@ -225,6 +226,9 @@ void fex_store_find(fex_store *store, const fex_recipe *recipe,
 {
     const size_t count = store->tiers.count;
     *found = 0;
+    /* One that is of no use is told of even if an earlier one has it all. */
+    for (size_t i = 0; i < count; i++)
+        open_tier(store, &store->tiers.items[i]);
     for (size_t i = 0; i < count && !*found; i++) {
         *found = find_in_tier(store, &store->tiers.items[i], recipe, 0, cubin);
         if (*found)
@@ -264,18 +268,28 @@ void fex_store_unlock_key(const char *key, fex_store_lock *lock)
     fex_directory_unlock_key(key, lock);
 }
 
+static const char *user_path(const fex_store *store)
+{
+    return store->tiers.has_user_tier ? store->tiers.items[0].path : "(none)";
+}
+
+static fex_status fail_write(const fex_store *store, const char *why)
+{
+    return fex_fail(FEX_ERROR_IO,
+                    "the cache %s cannot be written: %s; "
+                    "FLASHEXPERT_CACHE_DIR names another",
+                    user_path(store), why);
+}
+
 /* Reports that entries cannot be kept: an error each time, a warning once. */
 static fex_status fail_put(fex_store *store, const char *why)
 {
-    const char *const path =
-        store->tiers.has_user_tier ? store->tiers.items[0].path : "(none)";
     if (atomic_exchange(&store->warned, 1) == 0)
         fex_log_write(store->log, FEX_LOG_WARNING,
                       "kernels are kept in memory only, the cache %s cannot be "
                       "written: %s",
-                      path, why);
-    return fex_fail(FEX_ERROR_IO, "the cache %s cannot be written: %s", path,
-                    why);
+                      user_path(store), why);
+    return fail_write(store, why);
 }
 
 /* Makes room. What others have used since this store began may be part of the
@@ -303,16 +317,41 @@ static void keep_budget(fex_store *store, const fex_tier *user, uint64_t added)
     pthread_mutex_unlock(&store->lock);
 }
 
+/* The tier that entries are put in; else returns why there is none. */
+static const char *open_user_tier(fex_store *store, fex_tier **tier)
+{
+    *tier = fex_tiers_user(&store->tiers);
+    if (*tier == NULL)
+        return "neither HOME nor XDG_CACHE_HOME is set";
+    open_tier(store, *tier);
+    return (*tier)->kind == FEX_TIER_REFUSED ? (*tier)->why : NULL;
+}
+
+fex_status fex_store_try(fex_store *store)
+{
+    char buffer[128];
+    fex_tier *tier;
+    if (atomic_load(&store->tried))
+        return FEX_OK;
+    const char *const why = open_user_tier(store, &tier);
+    if (why != NULL)
+        return fail_write(store, why);
+    const int error = fex_directory_try_writing(&tier->directory);
+    if (error != 0)
+        return fail_write(store,
+                          fex_files_reason(error, buffer, sizeof buffer));
+    atomic_store(&store->tried, 1);
+    return FEX_OK;
+}
+
 fex_status fex_store_put_entry(fex_store *store, const char *key,
                                const void *bytes, size_t size)
 {
     char buffer[128];
-    fex_tier *const tier = fex_tiers_user(&store->tiers);
-    if (tier == NULL)
-        return fail_put(store, "neither HOME nor XDG_CACHE_HOME is set");
-    open_tier(store, tier);
-    if (tier->kind == FEX_TIER_REFUSED || tier->kind == FEX_TIER_BUNDLE)
-        return fail_put(store, "it is no directory, or not to be trusted");
+    fex_tier *tier;
+    const char *const why = open_user_tier(store, &tier);
+    if (why != NULL)
+        return fail_put(store, why);
     /* Before it is there, or another thread could prune it at once. */
     note_used(store, key);
     const int error = fex_directory_write(&tier->directory, key, bytes, size);

@@ -20,6 +20,8 @@ typedef struct fex_store_options {
     const char *user_dir;       /* NULL: no user tier */
     const char *read_only_path; /* directories and bundle files separated by
                                  * ':', or NULL */
+    const char *named_by;       /* the variable or option that gave them, which
+                                 * is told of one that is missing, or NULL */
     uint64_t max_bytes;         /* budget of the user tier */
     int shared;                 /* a group shares the directories */
     const fex_log *log;         /* outlives the store */
@@ -54,6 +56,10 @@ void fex_store_lock_key(fex_store *store, const char *key,
 void fex_store_unlock_key(const char *key, fex_store_lock *lock);
 void fex_store_find_again(fex_store *store, const fex_recipe *recipe,
                           fex_store_use use, fex_cubin *cubin, int *found);
+
+/* Whether an entry could be put, found out by writing a file: asked before what
+ * is made only to be kept. FEX_ERROR_IO as of fex_store_put, with no warning. */
+fex_status fex_store_try(fex_store *store);
 
 /* Writes an entry to the user tier, and makes room there if its budget is
  * exceeded. FEX_ERROR_IO says what went wrong, and is logged as a warning once

@@ -14,9 +14,10 @@
 #include "files.h"
 #include "tier.h"
 
-int fex_tier_init(fex_tier *tier, const char *path, unsigned trust)
+int fex_tier_init(fex_tier *tier, const char *path, const char *named_by,
+                  unsigned trust)
 {
-    *tier = (fex_tier){.path = strdup(path), .file = -1};
+    *tier = (fex_tier){.path = strdup(path), .named_by = named_by, .file = -1};
     if (tier->path == NULL)
         return ENOMEM;
     tier->directory = (fex_directory){.path = tier->path, .trust = trust};
@@ -24,9 +25,16 @@ int fex_tier_init(fex_tier *tier, const char *path, unsigned trust)
     return 0;
 }
 
+int fex_tier_init_user(fex_tier *tier, const char *path, unsigned trust)
+{
+    const int error = fex_tier_init(tier, path, NULL, trust);
+    tier->writable = 1;
+    return error;
+}
+
 int fex_tier_init_bundle(fex_tier *tier, const fex_bundle *bundle)
 {
-    const int error = fex_tier_init(tier, "(memory)", 0);
+    const int error = fex_tier_init(tier, "(memory)", NULL, 0);
     if (error != 0)
         return error;
     tier->bundle = *bundle;
@@ -57,10 +65,14 @@ static int map_bundle(fex_tier *tier)
     if (error != 0)
         return error;
     const size_t size = (size_t)status.st_size;
-    bytes = size == 0 ? MAP_FAILED
-                      : mmap(NULL, size, PROT_READ, MAP_PRIVATE, file, 0);
+    if (size == 0) {
+        fex_fail(FEX_ERROR_CORRUPT, "it is empty");
+        error = EBADMSG;
+        goto fail_map;
+    }
+    bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, file, 0);
     if (bytes == MAP_FAILED) {
-        error = size == 0 ? EBADMSG : errno;
+        error = errno;
         goto fail_map;
     }
     if (fex_bundle_open(bytes, size, &tier->bundle) != FEX_OK) {
@@ -77,24 +89,54 @@ fail_map:
     return error;
 }
 
+static int look_at_directory(const fex_tier *tier)
+{
+    int directory = -1;
+    const int error = fex_files_open_directory(
+        AT_FDCWD, tier->path, tier->directory.trust, &directory);
+    if (error == 0)
+        close(directory);
+    return error;
+}
+
+/* Puts down why a tier is refused. */
+static void explain(fex_tier *tier, int error, const struct stat *status)
+{
+    char buffer[128];
+    const char *const kind = tier->writable
+                                 ? "it is not a directory"
+                                 : "it is neither a directory nor a bundle";
+    if (error == EPERM)
+        fex_files_explain_trust(status, tier->directory.trust, tier->why,
+                                sizeof tier->why);
+    else
+        snprintf(tier->why, sizeof tier->why, "%s",
+                 error == EINVAL || error == ENOTDIR
+                     ? kind
+                     : fex_tier_reason(error, buffer, sizeof buffer));
+}
+
 static int open_locked(fex_tier *tier)
 {
     struct stat status;
-    int directory = -1;
     int error = 0;
-    if (tier->kind != FEX_TIER_UNKNOWN || stat(tier->path, &status) != 0)
+    if (tier->kind != FEX_TIER_UNKNOWN)
         return 0;
-    fex_tier_kind kind = FEX_TIER_DIRECTORY;
-    if (S_ISDIR(status.st_mode)) {
-        error = fex_files_open_directory(AT_FDCWD, tier->path,
-                                         tier->directory.trust, &directory);
-        if (error == 0)
-            close(directory);
-    } else {
-        kind = FEX_TIER_BUNDLE;
-        error = map_bundle(tier);
+    if (stat(tier->path, &status) != 0) {
+        error = tier->missed ? 0 : errno;
+        tier->missed = 1;
+        return error;
     }
-    tier->kind = error == 0 ? kind : FEX_TIER_REFUSED;
+    const int directory = S_ISDIR(status.st_mode);
+    if (directory)
+        error = look_at_directory(tier);
+    else
+        error = tier->writable ? ENOTDIR : map_bundle(tier);
+    if (error != 0)
+        explain(tier, error, &status);
+    tier->kind = error != 0  ? FEX_TIER_REFUSED
+                 : directory ? FEX_TIER_DIRECTORY
+                             : FEX_TIER_BUNDLE;
     return error;
 }
 
@@ -108,23 +150,32 @@ int fex_tier_open(fex_tier *tier)
     return error;
 }
 
+const char *fex_tier_reason(int error, char *buffer, size_t size)
+{
+    return error == EBADMSG ? fex_last_error()
+                            : fex_files_reason(error, buffer, size);
+}
+
 /* ---- Looking ------------------------------------------------------------ */
 
 /* Reading a mapped page that its file no longer has would kill the process. */
-static int is_whole(const fex_tier *tier)
+static int check_whole(const fex_tier *tier)
 {
     struct stat status;
-    return tier->file < 0 ||
-           (fstat(tier->file, &status) == 0 &&
-            (uint64_t)status.st_size >= tier->bundle.size);
+    if (tier->file < 0 || (fstat(tier->file, &status) == 0 &&
+                           (uint64_t)status.st_size >= tier->bundle.size))
+        return 0;
+    fex_fail(FEX_ERROR_CORRUPT, "it has been cut since it was opened");
+    return EBADMSG;
 }
 
 static int read_bundle(const fex_tier *tier, const char *key, size_t limit,
                        unsigned char **bytes, size_t *got, size_t *size)
 {
     fex_bundle_item item;
-    if (!is_whole(tier))
-        return EBADMSG;
+    const int error = check_whole(tier);
+    if (error != 0)
+        return error;
     if (!fex_bundle_find(&tier->bundle, key, &item))
         return ENOENT;
     const size_t wanted = item.size < limit ? item.size : limit;
@@ -156,7 +207,7 @@ static int walk_bundle(const fex_tier *tier, fex_directory_visitor visitor,
                        void *user)
 {
     fex_bundle_item found;
-    int result = is_whole(tier) ? 0 : EBADMSG;
+    int result = check_whole(tier);
     for (size_t i = 0; result == 0 && i < tier->bundle.count; i++) {
         fex_directory_item item = {0};
         fex_bundle_get(&tier->bundle, i, &found);

@@ -30,19 +30,28 @@ static fex_status out_of_memory(void)
     return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "no memory for a cache tier");
 }
 
-static fex_status add_tier(fex_tiers *tiers, const char *path, unsigned trust)
+static fex_status add_user(fex_tiers *tiers, const char *path, unsigned trust)
+{
+    if (fex_tier_init_user(next_place(tiers), path, trust) != 0)
+        return out_of_memory();
+    tiers->count++;
+    return FEX_OK;
+}
+
+static fex_status add_tier(fex_tiers *tiers, const char *path,
+                           const char *named_by, unsigned trust)
 {
     fex_tier *const place = next_place(tiers);
     if (place == NULL)
         return too_many();
-    if (fex_tier_init(place, path, trust) != 0)
+    if (fex_tier_init(place, path, named_by, trust) != 0)
         return out_of_memory();
     tiers->count++;
     return FEX_OK;
 }
 
 static fex_status add_read_only(fex_tiers *tiers, const char *paths,
-                                unsigned trust)
+                                const char *named_by, unsigned trust)
 {
     fex_status status = FEX_OK;
     char *const copy = strdup(paths);
@@ -51,14 +60,14 @@ static fex_status add_read_only(fex_tiers *tiers, const char *paths,
     char *rest = copy;
     for (char *path; status == FEX_OK && (path = strsep(&rest, ":")) != NULL;)
         if (*path != '\0')
-            status = add_tier(tiers, path, trust);
+            status = add_tier(tiers, path, named_by, trust);
     free(copy);
     return status;
 }
 
 fex_status fex_tiers_init(fex_tiers *tiers, const char *user_dir,
-                          const char *read_only_path, int shared,
-                          const fex_log *log)
+                          const char *read_only_path, const char *named_by,
+                          int shared, const fex_log *log)
 {
     const unsigned group = shared ? FEX_TRUST_GROUP : 0;
     fex_status status = FEX_OK;
@@ -67,9 +76,10 @@ fex_status fex_tiers_init(fex_tiers *tiers, const char *user_dir,
     tiers->has_user_tier = user_dir != NULL;
     pthread_mutex_init(&tiers->lock, NULL);
     if (user_dir != NULL)
-        status = add_tier(tiers, user_dir, group);
+        status = add_user(tiers, user_dir, group);
     if (status == FEX_OK)
-        status = add_read_only(tiers, read_only_path, group | FEX_TRUST_ROOT);
+        status = add_read_only(tiers, read_only_path, named_by,
+                               group | FEX_TRUST_ROOT);
     if (status != FEX_OK)
         fex_tiers_free(tiers);
     return status;
@@ -108,11 +118,17 @@ int fex_tiers_open(const fex_tiers *tiers, fex_tier *tier)
 {
     char buffer[128];
     const int error = fex_tier_open(tier);
-    if (error != 0)
+    if (error == 0)
+        return 1;
+    if (tier->kind == FEX_TIER_REFUSED)
         fex_log_write(tiers->log, FEX_LOG_WARNING,
-                      "the cache %s is not used: %s", tier->path,
-                      fex_files_reason(error, buffer, sizeof buffer));
-    return error == 0;
+                      "the cache %s is not used: %s", tier->path, tier->why);
+    else if (tier->named_by != NULL)
+        fex_log_write(tiers->log, FEX_LOG_WARNING,
+                      "%s names the cache %s, which is missing: %s",
+                      tier->named_by, tier->path,
+                      fex_tier_reason(error, buffer, sizeof buffer));
+    return tier->kind != FEX_TIER_REFUSED;
 }
 
 typedef struct tiers_walk {

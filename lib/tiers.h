@@ -19,17 +19,19 @@ typedef struct fex_tiers {
     int has_user_tier; /* it is items[0] */
 } fex_tiers;
 
-/* Touches no file. user_dir may be NULL; read_only_path is separated by ':'.
- * On failure nothing is held. */
+/* Touches no file. user_dir may be NULL; read_only_path is separated by ':',
+ * and named_by is the variable or option that gave it, or NULL. On failure
+ * nothing is held. */
 fex_status fex_tiers_init(fex_tiers *tiers, const char *user_dir,
-                          const char *read_only_path, int shared,
-                          const fex_log *log);
+                          const char *read_only_path, const char *named_by,
+                          int shared, const fex_log *log);
 void fex_tiers_free(fex_tiers *tiers);
 
 /* NULL if there is none. */
 fex_tier *fex_tiers_user(fex_tiers *tiers);
 
-/* Opens a tier. That it cannot be used is logged once; 0 if so just now. */
+/* Opens a tier. That it cannot be used, or that one somebody has named is not
+ * there, is logged once; 0 if it is refused just now. */
 int fex_tiers_open(const fex_tiers *tiers, fex_tier *tier);
 
 /* Adds a bundle in memory as the last. */

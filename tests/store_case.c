@@ -117,6 +117,11 @@ void store_forget_warnings(void)
     record.count[FEX_LOG_WARNING] = 0;
 }
 
+const char *store_last_warning(void)
+{
+    return record.last[FEX_LOG_WARNING];
+}
+
 void store_key(char *key, int64_t factor)
 {
     fex_recipe recipe;

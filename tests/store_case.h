@@ -38,6 +38,7 @@ void store_spoil(const char *file, size_t at, unsigned char change,
 /* Warnings since the test began, or were forgotten. */
 int store_warnings(void);
 void store_forget_warnings(void);
+const char *store_last_warning(void);
 
 double store_seconds_now(void);
 

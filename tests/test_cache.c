@@ -40,7 +40,7 @@ static fex_context *open_context_with(fex_context_options options)
     options.log = record.log.function;
     options.log_user = record.log.user;
     if (options.cache_path == NULL)
-        options.cache_path = "/nonexistent";
+        options.cache_path = ":"; /* no read-only tier */
     ck_assert_msg(fex_context_create(&options, &context) == FEX_OK, "%s",
                   fex_last_error());
     return context;
@@ -220,7 +220,7 @@ START_TEST(without_a_home_prewarming_says_so)
     fex_context *const context = open_context(NULL);
     ck_assert_int_eq(prewarm(context, 0, &counts), FEX_ERROR_IO);
     ck_assert_uint_eq(counts.failed, master_count);
-    ck_assert_int_eq(record.count[FEX_LOG_WARNING], 1);
+    ck_assert_ptr_nonnull(strstr(fex_last_error(), "HOME"));
     fex_context_destroy(context);
 }
 END_TEST

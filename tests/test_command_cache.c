@@ -196,7 +196,7 @@ START_TEST(a_bundle_moves_the_kernels)
     /* As a tier, without importing it. */
     setenv("FLASHEXPERT_CACHE_PATH", "kernels.fexb", 1);
     command_expect(0, "prewarm --check --arch sm_80,sm_90a -s '" ONE "'");
-    setenv("FLASHEXPERT_CACHE_PATH", "/nonexistent", 1);
+    setenv("FLASHEXPERT_CACHE_PATH", ":", 1);
 
     ck_assert_int_eq(system("truncate -s -1 kernels.fexb"), 0);
     command_refuses(1, "kernels.fexb", "cache import kernels.fexb");

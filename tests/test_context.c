@@ -162,6 +162,46 @@ START_TEST(info_without_a_device)
 }
 END_TEST
 
+static void keep_message(void *user, fex_log_level level, const char *message)
+{
+    if (level == FEX_LOG_WARNING)
+        snprintf(user, 512, "%s", message);
+}
+
+/* _i: where the option or the variable names a tier, and where nobody does. */
+START_TEST(a_missing_tier_is_told_by_the_name_that_it_has)
+{
+    static const struct {
+        const char *option, *variable, *said;
+    } cases[] = {
+        {"/none/option", "/none/variable",
+         "the option cache_path names the cache /none/option"},
+        {NULL, "/none/variable",
+         "FLASHEXPERT_CACHE_PATH names the cache /none/variable"},
+        {NULL, ":", ""},
+        {NULL, "", ""}};
+    char said[512] = "";
+    fex_context_options options = without_device;
+    options.cache_path = cases[_i].option;
+    options.log = keep_message;
+    options.log_user = said;
+    setenv("FLASHEXPERT_CACHE_PATH", cases[_i].variable, 1);
+    fex_context *const context = create(&options);
+    for (int i = 0; i < 2; i++) {
+        test_refused(fex_prewarm(context, &desc, FEX_PASS_BOTH, 1, "sm_80",
+                                 FEX_PREWARM_CHECK, NULL, NULL, NULL),
+                     FEX_ERROR_JIT_FORBIDDEN, "not in the cache");
+        /* Once. */
+        const char *const expected = i == 0 ? cases[_i].said : "";
+        ck_assert_msg(strncmp(said, expected, strlen(expected)) == 0 &&
+                          (said[0] == '\0') == (expected[0] == '\0'),
+                      "%s", said);
+        said[0] = '\0';
+    }
+    fex_context_destroy(context);
+}
+END_TEST
+
 START_TEST(cache_dir_comes_from_option_variable_or_home)
 {
     fex_context_options options = without_device;
@@ -394,6 +434,8 @@ static void fill(TCase *tests)
     tcase_add_test(tests, missing_driver_is_told);
     tcase_add_test(tests, newer_options_are_accepted_if_zero);
     tcase_add_test(tests, info_without_a_device);
+    tcase_add_loop_test(tests, a_missing_tier_is_told_by_the_name_that_it_has,
+                        0, 4);
     tcase_add_test(tests, cache_dir_comes_from_option_variable_or_home);
     tcase_add_test(tests, missing_compiler_is_no_error);
     tcase_add_test(tests, structures_are_checked);

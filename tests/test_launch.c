@@ -114,7 +114,7 @@ static void check_prewarm(const case_spec *spec, fex_pass pass,
     char cache[256];
     const fex_context_options options = {.size = sizeof options,
                                          .cache_dir = cache,
-                                         .cache_path = "/nonexistent"};
+                                         .cache_path = ":"};
     test_device device = suite_device;
     scratch_make(cache);
     need(fex_context_create(&options, &device.context));

@@ -28,7 +28,7 @@ static fex_context *create(fex_jit_policy policy, const char *kernel_dir)
                                          .device = FEX_DEVICE_NONE,
                                          .jit = policy,
                                          .cache_dir = scratch,
-                                         .cache_path = "/nonexistent",
+                                         .cache_path = ":",
                                          .kernel_dir = kernel_dir};
     test_ok(fex_context_create(&options, &created));
     return created;
@@ -263,8 +263,12 @@ START_TEST(unwritable_cache_is_told)
     snprintf(scratch, sizeof scratch, "/dev/null/cache");
     fex_context_destroy(context);
     context = create(FEX_JIT_ALLOW, NULL);
+    fex_context_stats stats = {.size = sizeof stats};
     test_refused(prewarm(FEX_PASS_FORWARD, 0, &counts), FEX_ERROR_IO,
                  "/dev/null");
+    /* That is found out before anything is compiled. */
+    test_ok(fex_context_get_stats(context, &stats));
+    ck_assert_uint_eq(stats.compiles, 0);
     fex_context_destroy(context);
     set_up();
 }

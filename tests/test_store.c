@@ -100,6 +100,13 @@ START_TEST(a_compiler_found_wrong_retires_its_entries)
 }
 END_TEST
 
+static void warned_once(const char *words)
+{
+    ck_assert_int_eq(store_warnings(), 1);
+    ck_assert_msg(strstr(store_last_warning(), words) != NULL, "%s",
+                  store_last_warning());
+}
+
 /* ---- Bundles ------------------------------------------------------------- */
 
 static void write_bundle(const char *path, int count)
@@ -147,20 +154,68 @@ START_TEST(a_bundle_file_cut_while_in_use_does_not_kill)
     ck_assert(store_load(store, 1));
     ck_assert_int_eq(truncate(path, 0), 0);
     ck_assert(!store_load(store, 2));
-    ck_assert_int_eq(store_warnings(), 1);
+    warned_once("it has been cut since it was opened");
     fex_store_destroy(store);
 }
 END_TEST
+
+/* What a read-only tier is refused for is told once, in words. */
+static void check_refused_tier(const char *path, const char *why)
+{
+    fex_store *const store = store_open(store_user, path);
+    for (int i = 1; i <= 3; i++)
+        ck_assert(!store_load(store, i));
+    warned_once(path);
+    warned_once(why);
+    fex_store_destroy(store);
+    store_forget_warnings();
+}
 
 START_TEST(a_damaged_bundle_file_is_refused_once)
 {
     const char *const path = scratch_path(store_scratch, "kernels.fexb");
     write_bundle(path, 3);
     store_spoil(path, 40, 1, SIZE_MAX);
-    fex_store *const store = store_open(store_user, path);
-    for (int i = 1; i <= 3; i++)
-        ck_assert(!store_load(store, i));
-    ck_assert_int_eq(store_warnings(), 1);
+    check_refused_tier(path, "checksum is wrong");
+    store_spoil(path, 0, 0, 200);
+    check_refused_tier(path, "truncated, or lengths are wrong");
+    store_spoil(path, 0, 0, 20);
+    check_refused_tier(path, "20 bytes are too few");
+}
+END_TEST
+
+START_TEST(what_is_no_bundle_is_refused_once)
+{
+    const char *const path = scratch_path(store_scratch, "kernels.fexb");
+    scratch_write(path, "other\n", 6);
+    check_refused_tier(path, "not a bundle of kernels");
+    scratch_write(path, "", 0);
+    check_refused_tier(path, "it is empty");
+    check_refused_tier("/dev/null", "it is neither a directory nor a bundle");
+}
+END_TEST
+
+/* Only one that somebody has named is missed. Where another tier has all that
+ * is asked for it is, too. It may come later. */
+START_TEST(a_named_tier_that_is_missing_is_told_once)
+{
+    store_fill(store_user, 1);
+    fex_store *store = store_open(store_user, store_other);
+    ck_assert(store_load(store, 1));
+    ck_assert(!store_load(store, 2));
+    ck_assert_int_eq(store_warnings(), 0);
+    fex_store_destroy(store);
+
+    store = store_open_with((fex_store_options){
+        .user_dir = store_user, .read_only_path = store_other,
+        .named_by = "SOMETHING"});
+    ck_assert(store_load(store, 1));
+    warned_once("SOMETHING names the cache ");
+    warned_once(store_other);
+    ck_assert(!store_load(store, 2));
+    store_fill(store_other, 2);
+    ck_assert(store_load(store, 2));
+    warned_once("which is missing: No such file or directory");
     fex_store_destroy(store);
 }
 END_TEST
@@ -282,6 +337,8 @@ static void fill(TCase *tests)
     tcase_add_test(tests, a_bundle_file_is_a_tier);
     tcase_add_test(tests, a_bundle_file_cut_while_in_use_does_not_kill);
     tcase_add_test(tests, a_damaged_bundle_file_is_refused_once);
+    tcase_add_test(tests, what_is_no_bundle_is_refused_once);
+    tcase_add_test(tests, a_named_tier_that_is_missing_is_told_once);
     tcase_add_test(tests, a_bundle_others_may_write_to_is_refused);
     tcase_add_test(tests, a_warm_lookup_takes_less_than_two_milliseconds);
 }

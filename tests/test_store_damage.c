@@ -144,14 +144,19 @@ END_TEST
 
 /* ---- Trust --------------------------------------------------------------- */
 
-static void check_refused_directory(void)
+/* What is wrong with it, and what to do, is in the warning and in the error. */
+static void check_refused_directory(const char *why)
 {
     fex_store *const store = store_open(store_user, NULL);
     ck_assert(!store_load(store, 1));
     ck_assert(!store_load(store, 2));
-    ck_assert_int_eq(store_put(store, 3), FEX_ERROR_IO);
-    ck_assert_int_eq(store_put(store, 3), FEX_ERROR_IO);
+    test_refused(store_put(store, 3), FEX_ERROR_IO, why);
+    test_refused(store_put(store, 3), FEX_ERROR_IO,
+                 "FLASHEXPERT_CACHE_DIR names another");
+    test_refused(fex_store_try(store), FEX_ERROR_IO, why);
     ck_assert_int_eq(store_warnings(), 1);
+    ck_assert_msg(strstr(store_last_warning(), why) != NULL, "%s",
+                  store_last_warning());
     fex_store_destroy(store);
 }
 
@@ -159,7 +164,7 @@ START_TEST(a_directory_others_may_write_to_is_refused)
 {
     store_fill(store_user, 2);
     ck_assert_int_eq(chmod(store_user, 0777), 0);
-    check_refused_directory();
+    check_refused_directory("mode 0777; chmod go-w mends that");
 }
 END_TEST
 
@@ -167,7 +172,8 @@ START_TEST(a_directory_of_a_group_is_refused)
 {
     store_fill(store_user, 2);
     ck_assert_int_eq(chmod(store_user, 0770), 0);
-    check_refused_directory();
+    check_refused_directory("mode 0770; chmod g-w mends that, "
+                            "FLASHEXPERT_CACHE_SHARED=1 allows it");
 }
 END_TEST
 
@@ -177,7 +183,7 @@ START_TEST(a_directory_of_another_user_is_refused)
         return; /* nobody else can give one away */
     store_fill(store_user, 2);
     ck_assert_int_eq(chown(store_user, 12345, 12345), 0);
-    check_refused_directory();
+    check_refused_directory("user 12345 (chown mends that)");
 }
 END_TEST
 
@@ -185,7 +191,14 @@ START_TEST(a_directory_that_is_a_link_is_refused)
 {
     store_fill(store_other, 2);
     ck_assert_int_eq(symlink(store_other, store_user), 0);
-    check_refused_directory();
+    check_refused_directory("it is a symbolic link");
+}
+END_TEST
+
+START_TEST(what_is_no_directory_is_refused)
+{
+    scratch_write(store_user, "x", 1);
+    check_refused_directory("it is not a directory");
 }
 END_TEST
 
@@ -240,6 +253,7 @@ static void fill(TCase *tests)
     tcase_add_test(tests, a_directory_of_a_group_is_refused);
     tcase_add_test(tests, a_directory_of_another_user_is_refused);
     tcase_add_test(tests, a_directory_that_is_a_link_is_refused);
+    tcase_add_test(tests, what_is_no_directory_is_refused);
     tcase_add_test(tests, a_folder_of_keys_that_is_a_link_is_refused);
     tcase_add_test(tests, a_group_shares_when_asked_to);
 }

@@ -62,6 +62,28 @@ START_TEST(a_write_that_fails_leaves_nothing_behind)
 }
 END_TEST
 
+/* A trial fails as writing would, once or for good, and leaves nothing; what
+ * has gone well is not tried again. */
+START_TEST(a_trial_tells_whether_writing_will_fail)
+{
+    static const file_call made[] = {CALL_WRITE, CALL_FSYNC, CALL_MKDIR,
+                                     CALL_OPENAT};
+    for (size_t c = 0; c < sizeof made / sizeof *made; c++) {
+        fex_store *const store = store_open(store_user, NULL);
+        file_faults_set(made[c], 0, 1, errors[_i]);
+        test_refused(fex_store_try(store), FEX_ERROR_IO, store_user);
+        file_faults_reset();
+        test_ok(fex_store_try(store));
+        ck_assert_int_eq(scratch_count(store_scratch, ".tmp"), 0);
+        file_faults_reset();
+        test_ok(fex_store_try(store));
+        ck_assert_int_eq(file_faults_writers(), 0);
+        fex_store_destroy(store);
+        scratch_remove(store_user);
+    }
+}
+END_TEST
+
 /* The old entry stays when its successor cannot be written. */
 START_TEST(a_failed_replacement_leaves_the_old_entry)
 {
@@ -341,6 +363,8 @@ static void fill(TCase *tests)
     tcase_add_checked_fixture(tests, store_set_up, store_tear_down);
     tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, a_write_that_fails_leaves_nothing_behind, 0,
+                        sizeof errors / sizeof *errors);
+    tcase_add_loop_test(tests, a_trial_tells_whether_writing_will_fail, 0,
                         sizeof errors / sizeof *errors);
     tcase_add_test(tests, a_failed_replacement_leaves_the_old_entry);
     tcase_add_test(tests, signals_and_short_writes_do_no_harm);
