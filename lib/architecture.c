@@ -36,7 +36,8 @@ const fex_architecture *fex_architecture_by_name(const char *name)
     return NULL;
 }
 
-void fex_architecture_list(char *names, size_t size)
+/* Every name, as "sm_75, sm_80, ..."; cut if size is too small. */
+static void list_names(char *names, size_t size)
 {
     size_t length = 0;
     for (size_t i = 0; i < COUNT && length < size; i++)
@@ -51,7 +52,7 @@ fex_status fex_architecture_find(const char *name,
     *found = fex_architecture_by_name(name);
     if (*found != NULL)
         return FEX_OK;
-    fex_architecture_list(names, sizeof names);
+    list_names(names, sizeof names);
     return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
                     "'%s' is no known architecture (%s)", name, names);
 }

@@ -23,9 +23,6 @@ const fex_architecture *fex_architecture_by_name(const char *name);
 fex_status fex_architecture_find(const char *name,
                                  const fex_architecture **found);
 
-/* Every name, as "sm_75, sm_80, ..."; cut if size is too small. */
-void fex_architecture_list(char *names, size_t size);
-
 /* What to compile for a device of this compute capability: the entry of the
  * same major number with the highest minor number not above (sm_90a for 9.0).
  * NULL below 7.5 and for a major number the table does not know. */

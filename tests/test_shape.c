@@ -116,7 +116,9 @@ static const struct {
      "column 8: hidden: expected a number from 1 to "},
     {"hidden=64 top_k=8193 experts=100 tokens=3", "column 17: top_k"},
     {"hidden=64 top_k=8 experts=2G tokens=3", "column 27: experts"},
-    {"hidden=64 top_k=8 experts=100 tokens=-1", "found '-1'"},
+    {"hidden=64 top_k=8 experts=100 tokens=-1",
+     "tokens must not be negative, found '-1'"},
+    {"hidden=64 top_k=8 experts=100 tokens=-", "tokens: expected a number"},
     {"hidden=64 top_k=8 experts=100 tokens=1e3", "found '1e3'"},
     {"hidden=64 top_k=8 experts=100 tokens=1KK", "found '1KK'"},
     {"hidden=99999999999999999999 top_k=8 experts=1 tokens=3", "column 8"},
@@ -251,6 +253,22 @@ static void refuses_file(const void *text, size_t length, const char *words)
                   fex_last_error());
 }
 
+/* Behind the mark columns count from 1 as ever. */
+START_TEST(a_byte_order_mark_is_no_key)
+{
+    static const char good[] = "\xef\xbb\xbf" SMALL "\n" SMALL " dtype=f16\n";
+    static const char bad[] = "\xef\xbb\xbfhidden=0";
+    static const char later[] = SMALL "\n\xef\xbb\xbf" SMALL "\n";
+    write_file(good, strlen(good));
+    const fex_status status = shape_list_add_file(&list, path);
+    unlink(path);
+    ck_assert_msg(status == FEX_OK, "%s", fex_last_error());
+    ck_assert_uint_eq(list.count, 2);
+    refuses_file(bad, strlen(bad), ", line 1, column 8: hidden");
+    refuses_file(later, strlen(later), ", line 2, column 1: expected");
+}
+END_TEST
+
 START_TEST(mistakes_in_files_have_a_line)
 {
     static const char wrong[] = "# one\n" SMALL "\n" SMALL " dtype=x\n";
@@ -290,6 +308,7 @@ int main(void)
     tcase_add_test(tests, data_fill_what_is_left_out);
     tcase_add_test(tests, data_are_not_contradicted);
     tcase_add_test(tests, a_file_has_a_shape_a_line);
+    tcase_add_test(tests, a_byte_order_mark_is_no_key);
     tcase_add_test(tests, mistakes_in_files_have_a_line);
     tcase_add_test(tests, files_that_cannot_be_read);
     suite_add_tcase(suite, tests);

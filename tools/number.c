@@ -10,7 +10,7 @@ const tool_unit number_binary_units[] = {
     {'m', INT64_C(1) << 20},
     {'g', INT64_C(1) << 30},
     {'t', INT64_C(1) << 40},
-    {0, 0},
+    {0, 1},
 };
 
 const tool_unit number_age_units[] = {
@@ -29,14 +29,18 @@ int number_parse(const char *text, size_t length, const tool_unit *units,
             return -1;
     if (digits == 0 || length - digits > 1)
         return -1;
-    if (length > digits) {
-        const int letter = tolower((unsigned char)text[digits]);
-        while (units->letter != 0 && units->letter != letter)
-            units++;
-        if (units->letter == 0 ||
-            __builtin_mul_overflow(number, units->factor, &number))
-            return -1;
-    }
+    const int letter =
+        length > digits ? tolower((unsigned char)text[digits]) : 0;
+    while (units->letter != 0 && units->letter != letter)
+        units++;
+    if (units->letter != letter || units->factor == 0 ||
+        __builtin_mul_overflow(number, units->factor, &number))
+        return -1;
     *value = number;
     return 0;
+}
+
+int number_is_negative(const char *text, size_t length)
+{
+    return length >= 2 && text[0] == '-' && isdigit((unsigned char)text[1]);
 }

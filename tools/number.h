@@ -8,14 +8,14 @@
 
 /* What a letter behind a number multiplies it by. */
 typedef struct tool_unit {
-    char letter; /* lower case; 0 ends a table */
-    int64_t factor;
+    char letter;    /* lower case; 0 ends a table, and is for no letter */
+    int64_t factor; /* 0: there must be a letter */
 } tool_unit;
 
 /* K, M, G, T: powers of 1024, for counts as well as bytes. */
 extern const tool_unit number_binary_units[];
 
-/* s, m, h, d, w: seconds. */
+/* s, m, h, d, w: seconds. A bare number could mean any of them. */
 extern const tool_unit number_age_units[];
 
 /* Reads `length` characters: decimal digits and at most one letter of `units`
@@ -23,5 +23,8 @@ extern const tool_unit number_age_units[];
  * hold; *value is then unchanged. */
 int number_parse(const char *text, size_t length, const tool_unit *units,
                  int64_t *value);
+
+/* Whether it was a number but for its sign. */
+int number_is_negative(const char *text, size_t length);
 
 #endif

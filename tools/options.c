@@ -90,10 +90,15 @@ static int store_number(const tool_command *command, const tool_option *row,
     const int64_t most = row->most > 0 ? row->most : INT64_MAX;
     int64_t value;
 
+    if (number_is_negative(text, strlen(text)))
+        return command_fail(command, TOOL_USAGE,
+                            "--%s must not be negative, found '%s'", row->name,
+                            text);
     if (number_parse(text, strlen(text), units, &value) != 0)
         return command_fail(command, TOOL_USAGE,
                             "--%s: expected %s, found '%s'", row->name,
-                            age ? "an age such as 90s, 12h or 30d"
+                            age ? "an age with its unit, s, m, h, d or w, "
+                                  "such as 90s, 12h or 30d"
                                 : "a number such as 20, 16K or 2G",
                             text);
     if (value < row->least || value > most)
@@ -237,6 +242,7 @@ int options_parse(const tool_command *command, int argc, char **argv,
                   void *settings)
 {
     row_list list = rows_of(command);
+    tool_settings *common = settings;
     struct option longs[OPTIONS_MAX + 1];
     char letters[2 * OPTIONS_MAX + 2];
     int code = TOOL_DONE;
@@ -256,10 +262,20 @@ int options_parse(const tool_command *command, int argc, char **argv,
         code = check_repeated(command, &list, i, text);
         if (code == TOOL_DONE)
             code = store_value(command, list.rows[i], text, settings);
+        common->given |= UINT64_C(1) << i;
     }
     if (code != TOOL_DONE)
         return code;
-    return take_argument(command, argc - optind, argv + optind, settings);
+    return take_argument(command, argc - optind, argv + optind, common);
+}
+
+int options_given(const tool_command *command, const tool_settings *settings,
+                  const char *name)
+{
+    size_t i = 0;
+    while (strcmp(command->options[i].name, name) != 0)
+        i++;
+    return (int)(settings->given >> i & 1);
 }
 
 void options_free(const tool_command *command, void *settings)

@@ -19,7 +19,7 @@ typedef enum tool_option_kind {
     OPTION_TEXT,   /* const char * */
     OPTION_TEXTS,  /* tool_texts; may be repeated */
     OPTION_NUMBER, /* int64_t, with units K M G T */
-    OPTION_AGE,    /* int64_t seconds, with units s m h d w */
+    OPTION_AGE,    /* int64_t seconds, with one of the units s m h d w */
     OPTION_CHOICE, /* int, the position in `value`, "one|another" */
 } tool_option_kind;
 
@@ -42,7 +42,8 @@ typedef struct tool_option {
 
 /* Settings start with what every subcommand takes. */
 typedef struct tool_settings {
-    double started; /* report_seconds() when main began */
+    double started;  /* report_seconds() when main began */
+    uint64_t given;  /* bit i: row i of the command's table was given */
     int help;
     int json;
     const char *argument; /* the one without dashes, if the command takes one */
@@ -64,6 +65,10 @@ typedef struct tool_command {
 int options_parse(const tool_command *command, int argc, char **argv,
                   void *settings);
 void options_free(const tool_command *command, void *settings);
+
+/* Whether an option of the command's table was given. */
+int options_given(const tool_command *command, const tool_settings *settings,
+                  const char *name);
 
 /* Prints a subcommand's help. */
 void options_help(const tool_command *command);

@@ -40,6 +40,13 @@ void report_set_number(json_t *object, const char *name, double value)
                         isfinite(value) ? json_real(value) : json_null());
 }
 
+void report_format_count(uint64_t count, const char *noun,
+                         char text[REPORT_COUNT_MAX])
+{
+    snprintf(text, REPORT_COUNT_MAX, "%llu %s%s", (unsigned long long)count,
+             noun, count == 1 ? "" : "s");
+}
+
 /* Three significant digits and the unit that leaves 1 to 999 before it. */
 static void format_scaled(double value, const char *const *units, size_t count,
                           char *text, size_t size)

@@ -24,6 +24,11 @@ int report_json(const tool_command *command, json_t *object, int code);
 /* Sets a member to a number; null where it is not finite. */
 void report_set_number(json_t *object, const char *name, double value);
 
+/* "1 kernel", "2 kernels", "0 kernels". */
+#define REPORT_COUNT_MAX 64
+void report_format_count(uint64_t count, const char *noun,
+                         char text[REPORT_COUNT_MAX]);
+
 /* "17 B", "3.4 MB", "1.2 GB": powers of 1000. */
 #define REPORT_BYTES_MAX 16
 void report_format_bytes(double bytes, char text[REPORT_BYTES_MAX]);

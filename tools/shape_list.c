@@ -80,6 +80,9 @@ static fex_status fail_value(const shape_parser *parser, const shape_key *key,
     const char *names[8];
     size_t count = 0;
 
+    if (key->words == NULL && number_is_negative(at, width))
+        return fail_at(parser, at, "%s must not be negative, found '%.*s'",
+                       key->name, (int)width, at);
     if (key->words == NULL) {
         snprintf(expected, sizeof expected, "a number from %lld to %lld",
                  (long long)key->least, (long long)key->most);
@@ -261,11 +264,19 @@ fex_status shape_list_add(tool_shapes *list, const char *origin,
     return parse_text(&parser, text, list);
 }
 
+/* Some editors put it before the first line of UTF-8. */
+static const char byte_order_mark[] = "\xef\xbb\xbf";
+enum { BOM_BYTES = sizeof byte_order_mark - 1 };
+
 static fex_status add_line(shape_parser *parser, char *line, size_t length,
                            tool_shapes *list)
 {
-    parser->text = line;
     parser->line++;
+    if (parser->line == 1 && strncmp(line, byte_order_mark, BOM_BYTES) == 0) {
+        line += BOM_BYTES;
+        length -= BOM_BYTES;
+    }
+    parser->text = line;
     if (strlen(line) != length)
         return fail_at(parser, line + strlen(line), "not a text file");
     line[strcspn(line, "#")] = '\0';
@@ -274,7 +285,7 @@ static fex_status add_line(shape_parser *parser, char *line, size_t length,
     return parse_text(parser, line, list);
 }
 
-fex_status shape_list_add_file(tool_shapes *list, const char *path)
+static fex_status add_stream(tool_shapes *list, const char *path, FILE *file)
 {
     shape_parser parser = {.origin = path};
     const size_t before = list->count;
@@ -283,10 +294,6 @@ fex_status shape_list_add_file(tool_shapes *list, const char *path)
     size_t capacity = 0;
     ssize_t length;
 
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return fex_fail(FEX_ERROR_IO, "cannot read '%s': %s", path,
-                        strerror(errno));
     errno = 0;
     while (status == FEX_OK && (length = getline(&line, &capacity, file)) != -1)
         status = add_line(&parser, line, (size_t)length, list);
@@ -297,6 +304,18 @@ fex_status shape_list_add_file(tool_shapes *list, const char *path)
         status = fex_fail(FEX_ERROR_INVALID_ARGUMENT,
                           "%s: there is no shape in it", path);
     free(line);
+    return status;
+}
+
+fex_status shape_list_add_file(tool_shapes *list, const char *path)
+{
+    if (strcmp(path, "-") == 0)
+        return add_stream(list, "standard input", stdin);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return fex_fail(FEX_ERROR_IO, "cannot read '%s': %s", path,
+                        strerror(errno));
+    const fex_status status = add_stream(list, path, file);
     fclose(file);
     return status;
 }
