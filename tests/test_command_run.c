@@ -64,6 +64,14 @@ static void write_data(const char *path, const char *text,
     tensors_free(&inputs);
 }
 
+static void put(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    fputs(text, file);
+    fclose(file);
+}
+
 static int same_files(const char *a, const char *b)
 {
     char words[256];
@@ -89,6 +97,53 @@ START_TEST(the_cpu_is_right_without_a_driver)
         ck_assert_uint_eq(json_object_size(verify), 6);
         ck_assert(json_object_get(verify, "grad_down_weights") != NULL);
     }
+}
+END_TEST
+
+/* The oracle made them: the report does not claim more than it shows. */
+START_TEST(the_cpu_does_not_vouch_for_itself)
+{
+    static const char words[] = "verified by the code that made them";
+    const command_result *result =
+        command_expect(0, "run -d cpu --verify -s '" SHAPE "'");
+    ck_assert_msg(strstr(result->out, words) != NULL, "%s", result->out);
+    command_expect(0, "run -d cpu --verify --json -s '" SHAPE "'");
+    const json_t *one =
+        json_array_get(json_object_get(command_json(), "results"), 0);
+    ck_assert(json_is_false(json_object_get(one, "independent")));
+    result = command_expect(0, "run -d cpu -s '" SHAPE "'");
+    ck_assert_msg(strstr(result->out, "verified") == NULL, "%s", result->out);
+}
+END_TEST
+
+START_TEST(no_repeat_times_nothing_on_the_cpu)
+{
+    const command_result *result =
+        command_expect(0, "run -d cpu --repeat 0 -s '" SHAPE "'");
+    ck_assert_msg(strstr(result->out, "  forward   not timed\n"
+                                      "  backward  not timed\n") != NULL,
+                  "%s", result->out);
+    command_expect(0, "run -d cpu --repeat 0 --json -s '" SHAPE "'");
+    const json_t *one =
+        json_array_get(json_object_get(command_json(), "results"), 0);
+    const json_t *forward = json_object_get(one, "forward");
+    ck_assert(json_is_null(json_object_get(forward, "seconds")));
+    ck_assert(json_is_null(
+        json_object_get(forward, "gathered_bytes_per_second")));
+}
+END_TEST
+
+START_TEST(shapes_come_from_standard_input)
+{
+    put("shapes", SHAPE "\n" SHAPE " pass=forward\n");
+    command_expect(0, "run -d cpu --json --shapes - <shapes");
+    ck_assert_uint_eq(
+        json_array_size(json_object_get(command_json(), "results")), 2);
+    command_refuses(2, "standard input: there is no shape in it",
+                    "run -d cpu --shapes - </dev/null");
+    put("shapes", "hidden=0\n");
+    command_refuses(2, "standard input, line 1, column 8: hidden",
+                    "run -d cpu --shapes - <shapes");
 }
 END_TEST
 
@@ -193,14 +248,6 @@ static const struct {
     {empty_hidden_states, "hidden_size"},
 };
 
-static void put(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    fputs(text, file);
-    fclose(file);
-}
-
 /* A failed run leaves an output that was there alone, and nothing else. */
 static void check_output_untouched(void)
 {
@@ -283,8 +330,11 @@ END_TEST
 START_TEST(a_device_that_is_not_there)
 {
     setenv("FLASHEXPERT_LIBCUDA", "/nonexistent", 1);
-    command_refuses(1, "/nonexistent", "run -s '" SHAPE "'");
-    command_refuses(1, "/nonexistent", "bench -s '" SHAPE "'");
+    command_refuses(1, "no NVIDIA driver here (/nonexistent: ",
+                    "run -s '" SHAPE "'");
+    command_refuses(1, "--device cpu needs no GPU", "run -s '" SHAPE "'");
+    command_refuses(1, "no NVIDIA driver here (/nonexistent: ",
+                    "bench -s '" SHAPE "'");
 }
 END_TEST
 
@@ -298,6 +348,9 @@ int main(void)
                               command_leave_scratch);
     tcase_set_timeout(cpu, 120);
     tcase_add_test(cpu, the_cpu_is_right_without_a_driver);
+    tcase_add_test(cpu, the_cpu_does_not_vouch_for_itself);
+    tcase_add_test(cpu, no_repeat_times_nothing_on_the_cpu);
+    tcase_add_test(cpu, shapes_come_from_standard_input);
     tcase_add_test(cpu, one_pass_has_its_results_only);
     tcase_add_test(cpu, a_file_gives_the_same_as_its_data);
     tcase_add_loop_test(cpu, a_file_of_a_wrong_shape_is_refused, 0, count);

@@ -53,6 +53,19 @@ typedef struct run_state {
 
 /* ---- What is asked for -------------------------------------------------- */
 
+/* What only a device can do is not passed over in silence. */
+static fex_status check_cpu_options(const run_state *r)
+{
+    static const char *const names[] = {"graph", "l2"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (options_given(r->command, &r->settings->common, names[i]))
+            return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
+                            "--%s is for devices, and not for --device cpu",
+                            names[i]);
+    return FEX_OK;
+}
+
 static fex_status read_device(run_state *r)
 {
     const char *text = r->settings->device;
@@ -60,7 +73,7 @@ static fex_status read_device(run_state *r)
 
     if (strcmp(text, "cpu") == 0) {
         r->ordinal = FEX_DEVICE_NONE;
-        return FEX_OK;
+        return check_cpu_options(r);
     }
     if (number_parse(text, strlen(text), number_binary_units, &ordinal) != 0 ||
         ordinal > INT32_MAX)
@@ -118,7 +131,7 @@ static fex_status make_inputs(const run_state *r, const tool_shape *shape,
 
 /* ---- On the CPU --------------------------------------------------------- */
 
-static fex_status evaluate_on_cpu(const tool_shape *shape,
+static fex_status evaluate_on_cpu(const run_state *r, const tool_shape *shape,
                                   const tool_tensors *inputs,
                                   tool_tensors *outputs, run_outcome *found)
 {
@@ -137,6 +150,9 @@ static fex_status evaluate_on_cpu(const tool_shape *shape,
         const fex_backward_args args = tensors_backward_args(&all, shape);
         return_if_error(fex_reference_backward(&shape->desc, &args));
     }
+    found->by_oracle = 1;
+    if (r->settings->repeat == 0)
+        return FEX_OK;
     found->times[FEX_PASS_FORWARD].seconds = middle - begin;
     found->times[FEX_PASS_BACKWARD].seconds = report_seconds() - middle;
     return FEX_OK;
@@ -260,7 +276,7 @@ static fex_status evaluate(run_state *r, const tool_shape *shape,
             found.times[outcome_passes[i]].gathered_bytes =
                 traffic_gathered_bytes(shape, inputs, outcome_passes[i]);
     if (r->ordinal == FEX_DEVICE_NONE)
-        return_if_error(evaluate_on_cpu(shape, inputs, outputs, &found));
+        return_if_error(evaluate_on_cpu(r, shape, inputs, outputs, &found));
     else
         return_if_error(evaluate_on_device(r, shape, inputs, outputs, &found));
     if (r->settings->verify)
@@ -399,7 +415,7 @@ static const tool_option options[] = {
     ROW("shape", 's', OPTION_TEXTS, shapes, "SHAPE", NULL, 0, 0,
         "what to evaluate; may be repeated"),
     ROW("shapes", 0, OPTION_TEXTS, shape_files, "FILE", NULL, 0, 0,
-        "a file of shapes, one a line; may be repeated"),
+        "a file of shapes, one a line, or - for standard input; may be repeated"),
     ROW("distribution", 0, OPTION_CHOICE, distribution, DATA_DISTRIBUTIONS,
         "uniform", 0, 0, "how tokens choose experts"),
     ROW("seed", 0, OPTION_NUMBER, seed, "N", "1", 0, 0,
@@ -411,13 +427,13 @@ static const tool_option options[] = {
     ROW("device", 'd', OPTION_TEXT, device, "N|cpu", "0", 0, 0,
         "the device to use, or cpu"),
     ROW("verify", 0, OPTION_FLAG, verify, NULL, NULL, 0, 0,
-        "hold the results against the oracle"),
+        "hold the results against the oracle, which on the CPU made them, too"),
     ROW("repeat", 0, OPTION_NUMBER, repeat, "N", "20", 0, 1000000,
-        "rounds to take the median of; 0 times nothing"),
+        "rounds to take the median of; 0 times nothing; the CPU does one"),
     ROW("graph", 0, OPTION_FLAG, graph, NULL, NULL, 0, 0,
-        "also time the replay of a CUDA graph"),
+        "also time the replay of a CUDA graph; not on the CPU"),
     ROW("l2", 0, OPTION_CHOICE, l2, EVALUATE_L2_CHOICES, "cold", 0, 0,
-        "whether timed calls find their data in L2"),
+        "whether timed calls find their data in L2; not on the CPU"),
     {.name = NULL},
 };
 

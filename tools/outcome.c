@@ -63,6 +63,7 @@ json_t *outcome_json(const tool_shape *shape, const run_outcome *found,
             json_object_set_new(results, tensor_table[id].name,
                                 describe_verified(&found->verified[id]));
     json_object_set_new(object, "verify", results);
+    json_object_set_new(object, "independent", json_boolean(!found->by_oracle));
     json_object_set_new(object, "passed", json_boolean(found->passed));
     return object;
 }
@@ -107,6 +108,9 @@ void outcome_print(const tool_shape *shape, const run_outcome *found,
     for (size_t i = 0; i < OUTCOME_PASSES; i++)
         if (shape->passes & outcome_passes[i])
             print_times(found, outcome_passes[i]);
+    if (verified && found->by_oracle)
+        puts("  verified by the code that made them: this shows that results "
+             "are rounded\n  as they should be, not that they are right");
     for (tensor_id id = 0; verified && id < TENSOR_COUNT; id++) {
         const verify_result *result = &found->verified[id];
         char rows[64] = "";
