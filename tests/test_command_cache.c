@@ -77,9 +77,24 @@ START_TEST(shapes_come_from_files_too)
 }
 END_TEST
 
+/* How often words are in a text. */
+static int times(const char *text, const char *words)
+{
+    int found = 0;
+    while ((text = strstr(text, words)) != NULL) {
+        found++;
+        text += strlen(words);
+    }
+    return found;
+}
+
 START_TEST(a_policy_that_forbids_is_obeyed)
 {
     setenv("FLASHEXPERT_JIT", "forbid", 1);
+    const command_result *result =
+        command_expect(1, "prewarm --arch sm_90a -s '" ONE "'");
+    ck_assert_str_eq(result->err, "");
+    ck_assert_int_eq(times(result->out, "missing  "), 2);
     command_expect(1, "prewarm --json --arch sm_90a -s '" ONE "'");
     ck_assert(count("compiled") == 0);
     ck_assert(count("missing") == count("requested"));
@@ -96,6 +111,65 @@ START_TEST(a_compiler_that_is_not_there_is_a_failure)
                   result->err);
     command_expect(1, "prewarm --json --arch sm_90a -s '" ONE "'");
     ck_assert(count("failed") == count("requested"));
+    unsetenv("FLASHEXPERT_LIBNVRTC");
+}
+END_TEST
+
+/* One sentence each, however many shapes, passes and processes meet with it. */
+START_TEST(warnings_and_failures_are_told_once)
+{
+    command_expect(0, "prewarm --arch sm_90a -s '" ONE "'");
+    ck_assert_int_eq(system("f=$(find cache -name '*.fexk' | head -n 1) && "
+                            "truncate -s 100 $f"),
+                     0);
+    setenv("FLASHEXPERT_CACHE_PATH", "none", 1);
+    const command_result *result = command_expect(
+        0, "prewarm -j 2 --arch sm_90a -s '" TWO " index=i32,i64'");
+    ck_assert_msg(times(result->err, "warning") == 2 &&
+                      times(result->err, "truncated") == 1 &&
+                      times(result->err, "names the cache none") == 1,
+                  "%s", result->err);
+    setenv("FLASHEXPERT_LIBNVRTC", "/nonexistent", 1);
+    result = command_expect(1, "prewarm -j 2 --arch sm_80 -s '" TWO "'");
+    ck_assert_msg(times(result->err, "prewarm: the NVRTC") == 1, "%s",
+                  result->err);
+    unsetenv("FLASHEXPERT_LIBNVRTC");
+    /* The level counts. */
+    setenv("FLASHEXPERT_LOG", "error", 1);
+    result = command_expect(0, "prewarm --arch sm_90a -s '" ONE "'");
+    ck_assert_str_eq(result->err, "");
+    setenv("FLASHEXPERT_LOG", "loud", 1);
+    command_refuses(2, "FLASHEXPERT_LOG", "prewarm --arch sm_90a -s '" ONE "'");
+    unsetenv("FLASHEXPERT_LOG");
+    setenv("FLASHEXPERT_CACHE_PATH", ":", 1);
+}
+END_TEST
+
+/* And before the compiler, which would fail too. */
+START_TEST(a_cache_that_cannot_be_written_is_told_first)
+{
+    setenv("FLASHEXPERT_LIBNVRTC", "/nonexistent", 1);
+    setenv("FLASHEXPERT_CACHE_DIR", "/proc/none", 1);
+    command_refuses(1, "FLASHEXPERT_CACHE_DIR names another",
+                    "prewarm --arch sm_90a -s '" ONE "'");
+    setenv("FLASHEXPERT_CACHE_DIR", "/dev/null", 1);
+    const command_result *result =
+        command_expect(1, "prewarm --arch sm_90a -s '" ONE "'");
+    ck_assert_str_eq(
+        result->err,
+        "flashexpert: warning: the cache /dev/null is not used: it is not a "
+        "directory\n"
+        "flashexpert: prewarm: the cache /dev/null cannot be written: it is "
+        "not a directory; FLASHEXPERT_CACHE_DIR names another\n");
+    ck_assert_str_eq(result->out, "");
+    /* A check and what is forbidden need no cache to write to. */
+    setenv("FLASHEXPERT_CACHE_DIR", "/proc/none", 1);
+    command_expect(1, "prewarm --check --json --arch sm_90a -s '" ONE "'");
+    ck_assert(count("missing") == 2);
+    setenv("FLASHEXPERT_JIT", "forbid", 1);
+    command_expect(1, "prewarm --json --arch sm_90a -s '" ONE "'");
+    ck_assert(count("missing") == 2);
+    unsetenv("FLASHEXPERT_JIT");
     unsetenv("FLASHEXPERT_LIBNVRTC");
 }
 END_TEST
@@ -171,8 +245,8 @@ START_TEST(damage_is_found_and_pruned)
     ck_assert_msg(strstr(result->out, "damaged") != NULL, "%s", result->out);
     command_expect(1, "cache verify --json");
     ck_assert(count("damaged") == 1);
-    command_expect(0, "cache prune --json");
-    ck_assert(count("removed") == 1);
+    result = command_expect(0, "cache prune");
+    ck_assert_str_eq(result->out, "1 kernel removed\n");
     command_expect(0, "cache verify --json");
     ck_assert(count("count") == requested - 1);
     command_expect(0, "cache prune --max 0 --json");
@@ -202,6 +276,13 @@ START_TEST(a_bundle_moves_the_kernels)
     command_refuses(1, "kernels.fexb", "cache import kernels.fexb");
     command_refuses(1, "none", "cache import none");
     command_refuses(1, "none/x", "cache export --out none/x");
+    /* What would be empty is not written. */
+    command_refuses(1, "there is no kernel for sm_121 in the cache",
+                    "cache export --out y --arch 121");
+    command_expect(0, "cache clear");
+    command_refuses(1, "there is no kernel in the cache",
+                    "cache export --out y");
+    ck_assert_int_eq(system("test ! -e y"), 0);
 }
 END_TEST
 
@@ -222,6 +303,8 @@ int main(void)
     tcase_add_test(tests, shapes_come_from_files_too);
     tcase_add_test(tests, a_policy_that_forbids_is_obeyed);
     tcase_add_test(tests, a_compiler_that_is_not_there_is_a_failure);
+    tcase_add_test(tests, warnings_and_failures_are_told_once);
+    tcase_add_test(tests, a_cache_that_cannot_be_written_is_told_first);
     tcase_add_test(tests, a_worker_that_dies_is_a_failure);
     tcase_add_test(tests, the_cache_is_listed_verified_and_cleared);
     tcase_add_test(tests, damage_is_found_and_pruned);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "../tools/commands.h"
+#include "architecture.h"
 #include "../tools/shape_keys.h"
 #include "command.h"
 
@@ -149,7 +150,12 @@ static const struct {
     {"run --shape 'hidden=0 top_k=8 experts=1 tokens=3'", "column 8: hidden"},
     {"bench " SHAPE " --csv --json", "exclude"},
     {"bench " SHAPE " --rounds 0", "not in 1 .. 1000000"},
+    {"run " SHAPE " --seed -1", "--seed must not be negative, found '-1'"},
+    {"run " SHAPE " -d cpu --l2 cold", "--l2 is for devices"},
+    {"run " SHAPE " -d cpu --graph", "--graph is for devices"},
     {"prewarm " SHAPE " --arch sm_1", "'sm_1'"},
+    {"prewarm " SHAPE " --arch sm_70", "sm_75, sm_80, "},
+    {"cache export --out x --arch sm_70", "sm_75, sm_80, "},
     {"prewarm " SHAPE " --arch sm_90a,", "''"},
     {"prewarm --arch sm_90a", "--shape or --shapes is missing"},
     {"prewarm " SHAPE " --arch sm_80 --check --refresh", "exclude"},
@@ -158,12 +164,76 @@ static const struct {
     {"cache import", "FILE is missing"},
     {"cache import one two", "unexpected argument 'two'"},
     {"cache prune --older-than 3y", "found '3y'"},
+    {"cache prune --older-than 30", "its unit, s, m, h, d or w"},
+    {"cache prune --older-than -1d", "must not be negative, found '-1d'"},
     {"cache prune --max 1X", "found '1X'"},
 };
 
 START_TEST(a_mistake_gets_one_line_and_code_2)
 {
     command_refuses(2, mistakes[_i].said, "%s", mistakes[_i].words);
+}
+END_TEST
+
+START_TEST(help_lists_every_architecture)
+{
+    size_t count;
+    const fex_architecture *table = fex_architecture_table(&count);
+    const command_result *help = command_expect(0, "prewarm --help");
+    for (size_t i = 0; i < count; i++)
+        contains(help->out, table[i].name);
+}
+END_TEST
+
+/* What info says of the tiers: as text, and as the state in JSON. */
+static void check_tier(const char *path, const char *mark, const char *state)
+{
+    char line[512];
+    setenv("FLASHEXPERT_CACHE_PATH", path, 1);
+    snprintf(line, sizeof line, "\nread-only tiers   %s%s\n", path, mark);
+    contains(command_expect(0, "info")->out, line);
+    command_expect(0, "info --json");
+    const json_t *tier =
+        json_array_get(json_object_get(command_json(), "tiers"), 1);
+    ck_assert_str_eq(json_string_value(json_object_get(tier, "path")), path);
+    ck_assert_str_eq(json_string_value(json_object_get(tier, "state")), state);
+    ck_assert_str_eq(json_string_value(json_object_get(tier, "named_by")),
+                     "FLASHEXPERT_CACHE_PATH");
+}
+
+START_TEST(info_tells_what_is_wrong_with_a_tier)
+{
+    ck_assert_int_eq(system("mkdir tier && echo other >file"), 0);
+    check_tier("none", " (missing)", "missing");
+    check_tier("tier", "", "directory");
+    check_tier("file", " (not used: not a bundle of kernels)", "refused");
+    /* A list names them, too, as nothing else would. */
+    setenv("FLASHEXPERT_CACHE_PATH", "none:tier:file", 1);
+    const command_result *list = command_expect(0, "cache list");
+    ck_assert_str_eq(list->out,
+                     "none (missing)\n"
+                     "file (not used: not a bundle of kernels)\n"
+                     "0 kernels, 0 B, 0 damaged\n");
+    contains(list->err, "FLASHEXPERT_CACHE_PATH names the cache none");
+    command_expect(0, "cache list --json");
+    ck_assert_uint_eq(
+        json_array_size(json_object_get(command_json(), "tiers")), 4);
+    /* What nobody has asked for is not missed. */
+    setenv("FLASHEXPERT_CACHE_PATH", "", 1);
+    list = command_expect(0, "cache list");
+    ck_assert_str_eq(list->out, "0 kernels, 0 B, 0 damaged\n");
+    ck_assert_str_eq(list->err, "");
+    setenv("FLASHEXPERT_CACHE_PATH", ":", 1);
+    contains(command_expect(0, "info")->out, "\nread-only tiers   none\n");
+}
+END_TEST
+
+START_TEST(without_a_home_there_is_no_cache)
+{
+    unsetenv("FLASHEXPERT_CACHE_DIR");
+    unsetenv("XDG_CACHE_HOME");
+    unsetenv("HOME");
+    contains(command_expect(0, "info")->out, "\ncache             none\n");
 }
 END_TEST
 
@@ -203,6 +273,9 @@ int main(void)
     tcase_add_test(tests, the_manual_knows_every_command_option_and_key);
     tcase_add_test(tests, the_version_is_told);
     tcase_add_test(tests, info_is_json);
+    tcase_add_test(tests, help_lists_every_architecture);
+    tcase_add_test(tests, info_tells_what_is_wrong_with_a_tier);
+    tcase_add_test(tests, without_a_home_there_is_no_cache);
     tcase_add_loop_test(tests, a_mistake_gets_one_line_and_code_2, 0, count);
     tcase_add_test(tests, no_command_at_all_gets_the_help);
     tcase_add_test(tests, an_option_may_repeat_itself);

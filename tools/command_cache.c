@@ -5,6 +5,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "architecture.h"
+#include "cache_tiers.h"
 #include "commands.h"
 #include "report.h"
 
@@ -92,6 +94,25 @@ static int visit(void *user, const fex_cache_entry *entry)
     return 1;
 }
 
+/* Names the tiers that have no entries because they are of no use. */
+static void print_useless_tiers(const json_t *tiers)
+{
+    size_t i;
+    json_t *tier;
+
+    json_array_foreach(tiers, i, tier)
+    {
+        char mark[CACHE_TIER_MARK_MAX];
+        cache_tiers_mark(tier, mark);
+        /* The default is for those who want it. */
+        if (mark[0] != '\0' &&
+            (json_is_string(json_object_get(tier, "named_by")) ||
+             json_is_string(json_object_get(tier, "why"))))
+            printf("%s%s\n",
+                   json_string_value(json_object_get(tier, "path")), mark);
+    }
+}
+
 /* Walks all tiers; with `verify` reads every byte, prints what is damaged
  * only, and fails if anything is. */
 static int walk(const tool_command *command, const cache_settings *settings,
@@ -100,31 +121,37 @@ static int walk(const tool_command *command, const cache_settings *settings,
     cache_listing listing = {.json = settings->common.json,
                              .only_damaged = verify,
                              .entries = json_array()};
+    json_t *tiers = NULL;
     fex_context *context;
     fex_status status = create_context(&context);
 
     if (status == FEX_OK) {
         status = fex_cache_list(context, verify, visit, &listing);
+        tiers = cache_tiers_describe(context);
         fex_context_destroy(context);
     }
     if (status != FEX_OK) {
         json_decref(listing.entries);
+        json_decref(tiers);
         return report_status(command, status);
     }
     const int code = verify && listing.damaged > 0 ? TOOL_FAILED : TOOL_DONE;
     if (settings->common.json)
         return report_json(command,
-                           json_pack("{s:o, s:I, s:I, s:I}", "entries",
-                                     listing.entries, "count",
+                           json_pack("{s:o, s:o, s:I, s:I, s:I}", "entries",
+                                     listing.entries, "tiers", tiers, "count",
                                      (json_int_t)listing.count, "bytes",
                                      (json_int_t)listing.bytes, "damaged",
                                      (json_int_t)listing.damaged),
                            code);
     json_decref(listing.entries);
+    print_useless_tiers(tiers);
+    json_decref(tiers);
+    char kernels[REPORT_COUNT_MAX];
     char bytes[REPORT_BYTES_MAX];
+    report_format_count(listing.count, "kernel", kernels);
     report_format_bytes((double)listing.bytes, bytes);
-    printf("%llu kernels, %s, %llu damaged\n",
-           (unsigned long long)listing.count, bytes,
+    printf("%s, %s, %llu damaged\n", kernels, bytes,
            (unsigned long long)listing.damaged);
     return code;
 }
@@ -160,7 +187,9 @@ static int change(const tool_command *command, const cache_settings *settings,
     if (settings->common.json)
         return report_json(command, json_pack("{s:I}", done, (json_int_t)count),
                            TOOL_DONE);
-    printf("%llu kernels %s\n", (unsigned long long)count, done);
+    char kernels[REPORT_COUNT_MAX];
+    report_format_count(count, "kernel", kernels);
+    printf("%s %s\n", kernels, done);
     return TOOL_DONE;
 }
 
@@ -181,9 +210,48 @@ static fex_status do_prune(fex_context *context, const cache_settings *settings,
     return fex_cache_prune(context, max, older_than, count);
 }
 
+/* Counts what an export would have in it. */
+typedef struct export_count {
+    const char *architecture; /* NULL: all */
+    uint64_t count;
+} export_count;
+
+static int count_for_export(void *user, const fex_cache_entry *entry)
+{
+    export_count *found = user;
+    found->count +=
+        entry->state == FEX_OK &&
+        (found->architecture == NULL ||
+         strcmp(found->architecture, entry->architecture) == 0);
+    return 1;
+}
+
+/* A bundle without kernels is hardly what was meant. */
+static fex_status check_export(fex_context *context,
+                               const cache_settings *settings)
+{
+    const fex_architecture *architecture = NULL;
+    export_count found = {0};
+
+    if (settings->architecture != NULL) {
+        return_if_error(
+            fex_architecture_find(settings->architecture, &architecture));
+        found.architecture = architecture->name;
+    }
+    return_if_error(fex_cache_list(context, 1, count_for_export, &found));
+    if (found.count > 0)
+        return FEX_OK;
+    return fex_fail(FEX_ERROR_IO,
+                    "there is no kernel%s%s in the cache; '%s' is not written",
+                    architecture != NULL ? " for " : "",
+                    architecture != NULL ? architecture->name : "",
+                    settings->out);
+}
+
 static fex_status do_export(fex_context *context,
                             const cache_settings *settings, uint64_t *count)
 {
+    return_if_error(check_export(context, settings));
     return fex_cache_export(context, settings->out, settings->architecture,
                             count);
 }
@@ -225,7 +293,8 @@ static const tool_option prune_options[] = {
     ROW("max", OPTION_NUMBER, max, "SIZE", NULL, 0, 0,
         "remove the least recently used until at most SIZE bytes are left"),
     ROW("older-than", OPTION_AGE, older_than, "AGE", NULL, 1, 0,
-        "remove what was last used more than AGE ago, such as 30d"),
+        "remove what was last used more than AGE ago: a number with its unit, "
+        "s, m, h, d or w, such as 30d"),
     {.name = NULL},
 };
 

@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include "architecture.h"
+#include "cache_tiers.h"
 #include "commands.h"
 #include "driver.h"
 #include "environment.h"
@@ -85,6 +86,7 @@ static fex_status add_context(json_t *object)
                                       info.compiler_library));
         json_object_set_new(object, "cache_dir", json_string(info.cache_dir));
         json_object_set_new(object, "cache_path", json_string(info.cache_path));
+        json_object_set_new(object, "tiers", cache_tiers_describe(context));
     }
     fex_context_destroy(context);
     return status;
@@ -159,17 +161,38 @@ static void print_environment(const json_t *environment)
 #undef PRINT_VARIABLE
 }
 
+/* The tiers of the user, or the others, one a line. */
+static void print_tiers(const char *label, const json_t *tiers, int user)
+{
+    size_t i;
+    json_t *tier;
+    int printed = 0;
+
+    json_array_foreach(tiers, i, tier)
+    {
+        char mark[CACHE_TIER_MARK_MAX];
+        if (json_is_true(json_object_get(tier, "user")) != user)
+            continue;
+        cache_tiers_mark(tier, mark);
+        printf("%-18s%s%s\n", printed ? "" : label, text_of(tier, "path"),
+               mark);
+        printed = 1;
+    }
+    if (!printed)
+        printf("%-18snone\n", label);
+}
+
 static void print_info(const json_t *info)
 {
-    const char *path = text_of(info, "cache_path");
+    const json_t *tiers = json_object_get(info, "tiers");
 
     printf("%-18s%s\n", "flashexpert", text_of(info, "version"));
     printf("%-18s%s\n", "kernel sources", text_of(info, "kernel_digest"));
     print_library("driver", json_object_get(info, "driver"));
     print_devices(json_object_get(info, "devices"));
     print_library("NVRTC", json_object_get(info, "compiler"));
-    printf("%-18s%s\n", "cache", text_of(info, "cache_dir"));
-    printf("%-18s%s\n", "read-only tiers", path[0] != '\0' ? path : "none");
+    print_tiers("cache", tiers, 1);
+    print_tiers("read-only tiers", tiers, 0);
     print_environment(json_object_get(info, "environment"));
 }
 

@@ -10,12 +10,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "architecture.h"
 #include "commands.h"
+#include "context.h"
 #include "environment.h"
-#include "figures.h"
 #include "kernel_set.h"
 #include "report.h"
+#include "targets.h"
 #include "workers.h"
 
 typedef struct prewarm_settings {
@@ -28,140 +28,23 @@ typedef struct prewarm_settings {
     int refresh;
 } prewarm_settings;
 
-enum { DEVICES_MAX = 16 };
-
 typedef struct prewarm {
     const tool_command *command;
     const prewarm_settings *settings;
     tool_shapes shapes;
-    fex_device devices[DEVICES_MAX]; /* this machine's, of each kind one */
-    size_t device_count;
-    const char *architectures[64];
-    size_t architecture_count;
+    prewarm_targets targets;
     worker_job *jobs; /* those that have something to do */
     size_t job_count;
     kernel_set kernels;
+    kernel_set told; /* warnings and failures: each is told once */
+    fex_log log;
     report_progress progress;
     int needed; /* the job looked at has a kernel that no job before has */
     fex_status status; /* of a callback */
     json_t *errors;
 } prewarm;
 
-/* ---- What is here ------------------------------------------------------- */
-
-static int is_alike(const fex_device *a, const fex_device *b)
-{
-    return a->architecture == b->architecture &&
-           a->multiprocessors == b->multiprocessors &&
-           a->l2_bytes == b->l2_bytes && a->clock == b->clock &&
-           a->memory_rate == b->memory_rate;
-}
-
-/* One that the library does not serve is left out. */
-static fex_status add_device(prewarm *p, const fex_driver *driver, int ordinal)
-{
-    fex_device device = {0};
-    CUdevice handle;
-
-    return_if_error(fex_driver_check(
-        driver, driver->cuDeviceGet(&handle, ordinal), "cuDeviceGet"));
-    const fex_status status = fex_device_describe(driver, handle, &device);
-    if (status != FEX_OK)
-        return status == FEX_ERROR_UNSUPPORTED ? FEX_OK : status;
-    for (size_t i = 0; i < p->device_count; i++)
-        if (is_alike(&p->devices[i], &device))
-            return FEX_OK;
-    if (p->device_count == DEVICES_MAX)
-        return fex_fail(FEX_ERROR_UNSUPPORTED,
-                        "more than %d kinds of devices on one machine",
-                        DEVICES_MAX);
-    p->devices[p->device_count++] = device;
-    return FEX_OK;
-}
-
-static fex_status add_devices(prewarm *p, const fex_driver *driver)
-{
-    int count = 0;
-
-    return_if_error(fex_driver_check(
-        driver, driver->cuDeviceGetCount(&count), "cuDeviceGetCount"));
-    for (int i = 0; i < count; i++)
-        return_if_error(add_device(p, driver, i));
-    return FEX_OK;
-}
-
-/* Asks the driver itself: a context on each device would take seconds. It is in
- * order that there is none, but not that the driver fails: whether all is there
- * that a device needs would not be known. */
-static fex_status find_devices(prewarm *p)
-{
-    fex_environment environment;
-    fex_driver driver;
-    fex_status status;
-
-    return_if_error(fex_environment_read(&environment));
-    status = fex_driver_open(environment.libcuda, &driver);
-    if (status == FEX_OK) {
-        status = add_devices(p, &driver);
-        fex_driver_close(&driver);
-    } else if (status == FEX_ERROR_NO_DRIVER || status == FEX_ERROR_NO_DEVICE) {
-        status = FEX_OK;
-    }
-    fex_environment_free(&environment);
-    return status;
-}
-
 /* ---- What is asked for -------------------------------------------------- */
-
-static fex_status add_architecture(prewarm *p, const char *name)
-{
-    const fex_architecture *architecture;
-
-    return_if_error(fex_architecture_find(name, &architecture));
-    for (size_t i = 0; i < p->architecture_count; i++)
-        if (p->architectures[i] == architecture->name)
-            return FEX_OK;
-    if (p->architecture_count ==
-        sizeof p->architectures / sizeof p->architectures[0])
-        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                        "--arch: too many architectures");
-    p->architectures[p->architecture_count++] = architecture->name;
-    return FEX_OK;
-}
-
-/* "sm_80,sm_90a" or "all" */
-static fex_status add_architectures(prewarm *p, const char *text)
-{
-    fex_status status = FEX_OK;
-    size_t count;
-
-    if (strcmp(text, "all") == 0) {
-        const fex_architecture *table = fex_architecture_table(&count);
-        for (size_t i = 0; i < count && status == FEX_OK; i++)
-            status = add_architecture(p, table[i].name);
-        return status;
-    }
-    while (status == FEX_OK) {
-        const size_t width = strcspn(text, ",");
-        char name[32];
-        snprintf(name, sizeof name, "%.*s", (int)width, text);
-        status = add_architecture(p, name);
-        if (text[width] == '\0')
-            break;
-        text += width + 1;
-    }
-    return status;
-}
-
-/* Without --arch: that of the device of this machine. */
-static fex_status add_device_architecture(prewarm *p)
-{
-    if (p->device_count == 0)
-        return fex_fail(FEX_ERROR_INVALID_ARGUMENT,
-                        "--arch is missing, and there is no device to take it "
-                        "from");
-    return add_architecture(p, p->devices[0].architecture->name);
-}
 
 static fex_status read_settings(prewarm *p)
 {
@@ -172,10 +55,70 @@ static fex_status read_settings(prewarm *p)
                         "--check and --refresh exclude each other");
     return_if_error(shape_list_add_all(&p->shapes, &settings->shapes,
                                        &settings->shape_files));
-    return_if_error(find_devices(p));
+    return_if_error(targets_find_devices(&p->targets));
     for (size_t i = 0; i < settings->architectures.count; i++)
-        return_if_error(add_architectures(p, settings->architectures.items[i]));
-    return p->architecture_count > 0 ? FEX_OK : add_device_architecture(p);
+        return_if_error(
+            targets_add(&p->targets, settings->architectures.items[i]));
+    return p->targets.architecture_count > 0
+               ? FEX_OK
+               : targets_add_device_architecture(&p->targets);
+}
+
+/* ---- Telling ------------------------------------------------------------ */
+
+static fex_status open_log(prewarm *p)
+{
+    fex_environment environment;
+
+    return_if_error(fex_environment_read(&environment));
+    const fex_status status =
+        fex_log_init(&p->log, NULL, NULL, environment.log);
+    fex_environment_free(&environment);
+    return status;
+}
+
+static int is_news(prewarm *p, const char *sentence)
+{
+    size_t position;
+    int added = 1; /* without memory rather twice than never */
+    if (kernel_set_put(&p->told, sentence, FEX_PREWARM_HIT, &position,
+                       &added) != FEX_OK)
+        added = 1;
+    return added;
+}
+
+/* Of worker_listener. What the look has found out the workers find out again,
+ * each by itself. */
+static void tell_warning(void *user, const char *message)
+{
+    prewarm *p = user;
+    if (!is_news(p, message))
+        return;
+    report_progress_end(&p->progress);
+    fex_log_write(&p->log, FEX_LOG_WARNING, "%s", message);
+}
+
+/* Of worker_listener. */
+static void tell_failure(void *user, const char *sentence)
+{
+    prewarm *p = user;
+    char line[1024];
+    if (!is_news(p, sentence))
+        return;
+    snprintf(line, sizeof line, "flashexpert: %s: %s", p->command->name,
+             sentence);
+    report_progress_step(&p->progress, 0, line, 1);
+    json_array_append_new(p->errors, json_string(sentence));
+}
+
+/* fex_log_function of the context that looks. */
+static void log_message(void *user, fex_log_level level, const char *message)
+{
+    prewarm *p = user;
+    if (level == FEX_LOG_WARNING)
+        tell_warning(p, message);
+    else
+        fex_log_write(&p->log, level, "%s", message);
 }
 
 /* ---- Looking, without compiling ----------------------------------------- */
@@ -216,38 +159,50 @@ static fex_status look_for_devices(prewarm *p, fex_context *context,
 {
     fex_status status = FEX_OK;
 
-    for (size_t i = 0; i < p->device_count && status == FEX_OK; i++)
-        if (strcmp(p->devices[i].architecture->name, job.architecture) == 0) {
-            job.device = &p->devices[i];
+    const prewarm_targets *const t = &p->targets;
+    for (size_t i = 0; i < t->device_count && status == FEX_OK; i++)
+        if (strcmp(t->devices[i].architecture->name, job.architecture) == 0) {
+            job.device = &t->devices[i];
             status = look_at(p, context, &job);
         }
     return job.device == NULL ? look_at(p, context, &job) : status;
 }
 
 /* Looks at every shape, pass and architecture. */
-static fex_status look_at_all(prewarm *p)
+static fex_status look_at_jobs(prewarm *p, fex_context *context)
 {
     static const fex_pass passes[] = {FEX_PASS_FORWARD, FEX_PASS_BACKWARD};
+
+    for (size_t a = 0; a < p->targets.architecture_count; a++)
+        for (size_t s = 0; s < p->shapes.count; s++)
+            for (size_t i = 0; i < 2; i++) {
+                const worker_job job = {&p->shapes.items[s], passes[i],
+                                        p->targets.architectures[a], NULL};
+                if (job.shape->passes & passes[i])
+                    return_if_error(look_for_devices(p, context, job));
+            }
+    return FEX_OK;
+}
+
+/* Looks at all there is to do, and whether what will be made can be kept. */
+static fex_status look_at_all(prewarm *p)
+{
     const fex_context_options none = {.size = sizeof none,
-                                      .device = FEX_DEVICE_NONE};
+                                      .device = FEX_DEVICE_NONE,
+                                      .log = log_message,
+                                      .log_user = p};
     fex_context *context;
-    fex_status status;
 
     p->jobs = calloc(2 * p->shapes.count *
-                         (p->architecture_count + p->device_count),
+                         (p->targets.architecture_count +
+                          p->targets.device_count),
                      sizeof *p->jobs);
     if (p->jobs == NULL)
         return fex_fail(FEX_ERROR_OUT_OF_MEMORY, "out of memory");
     return_if_error(fex_context_create(&none, &context));
-    status = FEX_OK;
-    for (size_t a = 0; a < p->architecture_count; a++)
-        for (size_t s = 0; s < p->shapes.count; s++)
-            for (size_t i = 0; i < 2 && status == FEX_OK; i++) {
-                const worker_job job = {&p->shapes.items[s], passes[i],
-                                        p->architectures[a], NULL};
-                if (job.shape->passes & passes[i])
-                    status = look_for_devices(p, context, job);
-            }
+    fex_status status = look_at_jobs(p, context);
+    if (status == FEX_OK && p->job_count > 0 && !p->settings->check)
+        status = fex_loader_try(context->loader);
     fex_context_destroy(context);
     return status;
 }
@@ -269,8 +224,9 @@ static const char *outcome_name(fex_prewarm_outcome outcome)
     return "?";
 }
 
-/* worker_function: what became of a kernel. The first report that is no plain
- * find is the one that counts. */
+/* Of worker_listener: what became of a kernel. The first report that is no
+ * plain find is the one that counts. What is missing stands in the final
+ * report. */
 static void note_outcome(void *user, fex_prewarm_outcome outcome,
                          const char *text)
 {
@@ -279,13 +235,6 @@ static void note_outcome(void *user, fex_prewarm_outcome outcome,
     size_t position;
     int added;
 
-    if (outcome == 0) {
-        snprintf(line, sizeof line, "flashexpert: %s: %s", p->command->name,
-                 text);
-        report_progress_step(&p->progress, 0, line, 1);
-        json_array_append_new(p->errors, json_string(text));
-        return;
-    }
     if (kernel_set_put(&p->kernels, text, outcome, &position, &added) != FEX_OK)
         return;
     kernel_entry *entry = &p->kernels.entries[position];
@@ -295,7 +244,8 @@ static void note_outcome(void *user, fex_prewarm_outcome outcome,
         entry->outcome = outcome;
     snprintf(line, sizeof line, "%-9s%s", outcome_name(outcome), text);
     if (news)
-        report_progress_step(&p->progress, 1, line,
+        report_progress_step(&p->progress, 1,
+                             outcome == FEX_PREWARM_MISSING ? NULL : line,
                              outcome == FEX_PREWARM_FAILED);
 }
 
@@ -313,10 +263,14 @@ static fex_status compile(prewarm *p)
                            : processors > 0      ? (size_t)processors
                                                  : 1;
     const unsigned flags = p->settings->refresh ? FEX_PREWARM_REFRESH : 0;
+    const worker_listener listener = {.kernel = note_outcome,
+                                      .failure = tell_failure,
+                                      .warning = tell_warning,
+                                      .user = p};
 
     report_progress_start(&p->progress, expected(p), "kernels");
     const fex_status status =
-        workers_run(p->jobs, p->job_count, workers, flags, note_outcome, p);
+        workers_run(p->jobs, p->job_count, workers, flags, &p->log, &listener);
     report_progress_end(&p->progress);
     return status;
 }
@@ -357,10 +311,10 @@ static int report(prewarm *p, double seconds)
     for (size_t i = 0; i < p->kernels.count; i++)
         if (p->kernels.entries[i].outcome == FEX_PREWARM_MISSING)
             printf("missing  %s\n", p->kernels.entries[i].words);
-    printf("%llu kernels: %llu compiled, %llu found, %llu missing, %llu "
-           "failed; %.1f s\n",
-           (unsigned long long)counts.requested,
-           (unsigned long long)counts.compiled, (unsigned long long)counts.hit,
+    char kernels[REPORT_COUNT_MAX];
+    report_format_count(counts.requested, "kernel", kernels);
+    printf("%s: %llu compiled, %llu found, %llu missing, %llu failed; %.1f s\n",
+           kernels, (unsigned long long)counts.compiled, (unsigned long long)counts.hit,
            (unsigned long long)counts.missing,
            (unsigned long long)counts.failed, seconds);
     return code;
@@ -373,6 +327,8 @@ static int run(const tool_command *command, const void *settings)
     fex_status status = read_settings(&p);
 
     if (status == FEX_OK)
+        status = open_log(&p);
+    if (status == FEX_OK)
         status = look_at_all(&p);
     if (status == FEX_OK && !p.settings->check)
         status = compile(&p);
@@ -382,6 +338,7 @@ static int run(const tool_command *command, const void *settings)
             : report_status(command, status);
     json_decref(p.errors);
     kernel_set_free(&p.kernels);
+    kernel_set_free(&p.told);
     free(p.jobs);
     shape_list_free(&p.shapes);
     return code;
@@ -396,7 +353,7 @@ static const tool_option options[] = {
     ROW("shape", 's', OPTION_TEXTS, shapes, "SHAPE", NULL, 0, 0,
         "what will be evaluated; may be repeated"),
     ROW("shapes", 0, OPTION_TEXTS, shape_files, "FILE", NULL, 0, 0,
-        "a file of shapes, one a line; may be repeated"),
+        "a file of shapes, one a line, or - for standard input; may be repeated"),
     ROW("arch", 'a', OPTION_TEXTS, architectures, "ARCH", NULL, 0, 0,
         "sm_80,sm_90a,... or all; may be repeated (default: the device's)"),
     ROW("jobs", 'j', OPTION_NUMBER, jobs, "N", NULL, 1, 1024,
@@ -408,11 +365,23 @@ static const tool_option options[] = {
     {.name = NULL},
 };
 
+static void print_notes(void)
+{
+    size_t count;
+    const fex_architecture *table = fex_architecture_table(&count);
+
+    fputs("Architectures:\n ", stdout);
+    for (size_t i = 0; i < count; i++)
+        printf(" %s", table[i].name);
+    fputs("\n\n", stdout);
+    shape_print_help();
+}
+
 const tool_command command_prewarm = {
     .name = "prewarm",
     .summary = "Compile the kernels of shapes ahead; needs no GPU",
     .options = options,
     .settings_size = sizeof(prewarm_settings),
     .run = run,
-    .notes = shape_print_help,
+    .notes = print_notes,
 };

@@ -21,8 +21,9 @@
  * takes at once, so that reports of several workers never mix. */
 typedef struct report {
     unsigned short length; /* of the text that follows, its NUL included */
-    unsigned short outcome;
+    unsigned short about;  /* a fex_prewarm_outcome, or one of these */
 } report;
+enum { ABOUT_FAILURE = 1000, ABOUT_WARNING };
 
 enum { TEXT_MAX = PIPE_BUF - (int)sizeof(report) };
 
@@ -33,16 +34,14 @@ typedef struct worker {
     size_t count;
     atomic_size_t *next; /* the next job to take; shared by all processes */
     unsigned flags;
+    const fex_log *log;
     int pipe;
 } worker;
 
-/* fex_prewarm_function */
-static void send_report(void *user, fex_prewarm_outcome outcome,
-                        const char *text)
+static void send_report(const worker *self, int about, const char *text)
 {
-    const worker *self = user;
     const size_t length = strnlen(text, TEXT_MAX - 1);
-    const report head = {(unsigned short)(length + 1), (unsigned short)outcome};
+    const report head = {(unsigned short)(length + 1), (unsigned short)about};
     char message[PIPE_BUF];
 
     memcpy(message, &head, sizeof head);
@@ -51,6 +50,23 @@ static void send_report(void *user, fex_prewarm_outcome outcome,
     while (write(self->pipe, message, sizeof head + length + 1) < 0 &&
            errno == EINTR)
         continue;
+}
+
+/* fex_prewarm_function */
+static void send_kernel(void *user, fex_prewarm_outcome outcome,
+                        const char *kernel)
+{
+    send_report(user, (int)outcome, kernel);
+}
+
+/* fex_log_function */
+static void send_warning(void *user, fex_log_level level, const char *message)
+{
+    const worker *self = user;
+    if (level == FEX_LOG_WARNING)
+        send_report(self, ABOUT_WARNING, message);
+    else
+        fex_log_write(self->log, level, "%s", message);
 }
 
 /* Of the device its figures are all that is needed: the driver's own state does
@@ -67,29 +83,41 @@ fex_status worker_prewarm(fex_context *context, const worker_job *job,
 static void work(worker *self)
 {
     const fex_context_options none = {.size = sizeof none,
-                                      .device = FEX_DEVICE_NONE};
+                                      .device = FEX_DEVICE_NONE,
+                                      .log = send_warning,
+                                      .log_user = self};
     fex_context *context;
     size_t i;
 
     if (fex_context_create(&none, &context) != FEX_OK) {
-        send_report(self, 0, fex_last_error());
+        send_report(self, ABOUT_FAILURE, fex_last_error());
         return;
     }
     while ((i = atomic_fetch_add(self->next, 1)) < self->count) {
         const fex_status status = worker_prewarm(
-            context, &self->jobs[i], self->flags, send_report, self);
+            context, &self->jobs[i], self->flags, send_kernel, self);
         /* That something is missing has been reported kernel by kernel. */
         if (status != FEX_OK && status != FEX_ERROR_JIT_FORBIDDEN)
-            send_report(self, 0, fex_last_error());
+            send_report(self, ABOUT_FAILURE, fex_last_error());
     }
     fex_context_destroy(context);
 }
 
 /* ---- The parent's side -------------------------------------------------- */
 
+static void tell(const worker_listener *listener, int about, const char *text)
+{
+    if (about == ABOUT_FAILURE)
+        listener->failure(listener->user, text);
+    else if (about == ABOUT_WARNING)
+        listener->warning(listener->user, text);
+    else
+        listener->kernel(listener->user, (fex_prewarm_outcome)about, text);
+}
+
 /* Hands on every whole report in the buffer; returns what is left over. */
-static size_t hand_on(char *buffer, size_t used, worker_function function,
-                      void *user)
+static size_t hand_on(char *buffer, size_t used,
+                      const worker_listener *listener)
 {
     size_t at = 0;
     report head;
@@ -98,8 +126,7 @@ static size_t hand_on(char *buffer, size_t used, worker_function function,
         memcpy(&head, buffer + at, sizeof head);
         if (used - at < sizeof head + head.length)
             break;
-        function(user, (fex_prewarm_outcome)head.outcome,
-                 buffer + at + sizeof head);
+        tell(listener, head.about, buffer + at + sizeof head);
         at += sizeof head + head.length;
     }
     memmove(buffer, buffer + at, used - at);
@@ -107,7 +134,7 @@ static size_t hand_on(char *buffer, size_t used, worker_function function,
 }
 
 /* Reads until every worker has closed its end. */
-static void listen_to_all(int pipe, worker_function function, void *user)
+static void listen_to_all(int pipe, const worker_listener *listener)
 {
     char buffer[4 * PIPE_BUF];
     size_t used = 0;
@@ -118,11 +145,11 @@ static void listen_to_all(int pipe, worker_function function, void *user)
             continue;
         if (got <= 0)
             return;
-        used = hand_on(buffer, used + (size_t)got, function, user);
+        used = hand_on(buffer, used + (size_t)got, listener);
     }
 }
 
-static void await(pid_t child, worker_function function, void *user)
+static void await(pid_t child, const worker_listener *listener)
 {
     char sentence[96];
     int status;
@@ -134,7 +161,7 @@ static void await(pid_t child, worker_function function, void *user)
         snprintf(sentence, sizeof sentence,
                  "a worker process was killed by signal %d (%s)",
                  WTERMSIG(status), strsignal(WTERMSIG(status)));
-        function(user, 0, sentence);
+        tell(listener, ABOUT_FAILURE, sentence);
     }
 }
 
@@ -160,9 +187,11 @@ static size_t start(worker *prototype, const int ends[2], pid_t *children,
 }
 
 fex_status workers_run(const worker_job *jobs, size_t count, size_t workers,
-                       unsigned flags, worker_function function, void *user)
+                       unsigned flags, const fex_log *log,
+                       const worker_listener *listener)
 {
-    worker prototype = {.jobs = jobs, .count = count, .flags = flags};
+    worker prototype = {
+        .jobs = jobs, .count = count, .flags = flags, .log = log};
     fex_status status = FEX_OK;
     size_t started;
     int ends[2];
@@ -190,10 +219,10 @@ fex_status workers_run(const worker_job *jobs, size_t count, size_t workers,
         status = fex_fail(FEX_ERROR_IO, "cannot start a process: %s",
                           strerror(errno));
     close(ends[1]);
-    listen_to_all(ends[0], function, user);
+    listen_to_all(ends[0], listener);
     close(ends[0]);
     for (size_t i = 0; i < started; i++)
-        await(children[i], function, user);
+        await(children[i], listener);
 unmap_next:
     munmap(prototype.next, sizeof *prototype.next);
 free_children:

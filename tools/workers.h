@@ -5,6 +5,7 @@
 #define TOOL_WORKERS_H
 
 #include "figures.h"
+#include "log.h"
 #include "shape.h"
 
 /* One call of fex_prewarm. */
@@ -20,16 +21,22 @@ fex_status worker_prewarm(fex_context *context, const worker_job *job,
                           unsigned flags, fex_prewarm_function function,
                           void *user);
 
-/* What a worker reports: a kernel that is done, or with outcome 0 a sentence
- * about a failure. */
-typedef void (*worker_function)(void *user, fex_prewarm_outcome outcome,
-                                const char *text);
+/* What workers report, each from its process to this one. Several are likely to
+ * warn of the same. */
+typedef struct worker_listener {
+    void (*kernel)(void *user, fex_prewarm_outcome outcome, const char *kernel);
+    void (*failure)(void *user, const char *sentence);
+    void (*warning)(void *user, const char *message);
+    void *user;
+} worker_listener;
 
 /* Does all jobs in at most `workers` child processes, each with a context
- * without a device, and calls `function` in this one. The caller must hold no
- * context. A worker that dies is reported as a failure; the others go on.
+ * without a device, and tells the listener in this one; what is logged but no
+ * warning goes to `log` from there. The caller must hold no context. A worker
+ * that dies is reported as a failure; the others go on.
  * FEX_ERROR_OUT_OF_MEMORY, FEX_ERROR_IO if no process could be started. */
 fex_status workers_run(const worker_job *jobs, size_t count, size_t workers,
-                       unsigned flags, worker_function function, void *user);
+                       unsigned flags, const fex_log *log,
+                       const worker_listener *listener);
 
 #endif
