@@ -277,7 +277,7 @@ static fex_status fail_write(const fex_store *store, const char *why)
 {
     return fex_fail(FEX_ERROR_IO,
                     "the cache %s cannot be written: %s; "
-                    "FLASHEXPERT_CACHE_DIR names another",
+                    "set FLASHEXPERT_CACHE_DIR to another",
                     user_path(store), why);
 }
 

@@ -150,7 +150,7 @@ START_TEST(a_cache_that_cannot_be_written_is_told_first)
 {
     setenv("FLASHEXPERT_LIBNVRTC", "/nonexistent", 1);
     setenv("FLASHEXPERT_CACHE_DIR", "/proc/none", 1);
-    command_refuses(1, "FLASHEXPERT_CACHE_DIR names another",
+    command_refuses(1, "set FLASHEXPERT_CACHE_DIR to another",
                     "prewarm --arch sm_90a -s '" ONE "'");
     setenv("FLASHEXPERT_CACHE_DIR", "/dev/null", 1);
     const command_result *result =
@@ -160,7 +160,7 @@ START_TEST(a_cache_that_cannot_be_written_is_told_first)
         "flashexpert: warning: the cache /dev/null is not used: it is not a "
         "directory\n"
         "flashexpert: prewarm: the cache /dev/null cannot be written: it is "
-        "not a directory; FLASHEXPERT_CACHE_DIR names another\n");
+        "not a directory; set FLASHEXPERT_CACHE_DIR to another\n");
     ck_assert_str_eq(result->out, "");
     /* A check and what is forbidden need no cache to write to. */
     setenv("FLASHEXPERT_CACHE_DIR", "/proc/none", 1);

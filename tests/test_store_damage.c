@@ -152,7 +152,7 @@ static void check_refused_directory(const char *why)
     ck_assert(!store_load(store, 2));
     test_refused(store_put(store, 3), FEX_ERROR_IO, why);
     test_refused(store_put(store, 3), FEX_ERROR_IO,
-                 "FLASHEXPERT_CACHE_DIR names another");
+                 "set FLASHEXPERT_CACHE_DIR to another");
     test_refused(fex_store_try(store), FEX_ERROR_IO, why);
     ck_assert_int_eq(store_warnings(), 1);
     ck_assert_msg(strstr(store_last_warning(), why) != NULL, "%s",
