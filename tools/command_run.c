@@ -31,14 +31,6 @@ typedef struct run_settings {
     int graph;
 } run_settings;
 
-/* Seconds of the way to the first result, each step by itself. */
-typedef struct startup {
-    double context; /* driver, device, cache */
-    double prepare; /* kernels: compiled, or found in the cache */
-    double call;    /* the first forward pass, or backward where none is */
-    uint64_t compiles;
-} startup;
-
 typedef struct run_state {
     const tool_command *command;
     const run_settings *settings;
@@ -46,7 +38,7 @@ typedef struct run_state {
     tool_shapes shapes;
     safetensors_file input;
     tool_device device;
-    startup startup;
+    run_startup startup;
     json_t *results;
     int passed;
 } run_state;
@@ -338,11 +330,6 @@ static fex_status run_shapes(run_state *r)
     return status;
 }
 
-static double first_result(const startup *s)
-{
-    return s->context + s->prepare + s->call;
-}
-
 static json_t *describe_run(const run_state *r)
 {
     const int on_cpu = r->ordinal == FEX_DEVICE_NONE;
@@ -352,29 +339,13 @@ static json_t *describe_run(const run_state *r)
 
     if (object == NULL || on_cpu)
         return object;
-    json_t *start = json_object();
-    report_set_number(start, "context_seconds", r->startup.context);
-    report_set_number(start, "prepare_seconds", r->startup.prepare);
-    report_set_number(start, "first_call_seconds", r->startup.call);
-    report_set_number(start, "first_result_seconds", first_result(&r->startup));
-    json_object_set_new(start, "compiles",
-                        json_integer((json_int_t)r->startup.compiles));
-    json_object_set_new(object, "startup", start);
+    json_object_set_new(object, "startup", startup_json(&r->startup));
     json_object_set_new(object, "architecture",
                         json_string(r->device.info.architecture));
     json_object_set_new(
         object, "l2",
         json_string(r->settings->l2 == EVALUATE_COLD ? "cold" : "warm"));
     return object;
-}
-
-static void print_startup(const run_state *r)
-{
-    const startup *s = &r->startup;
-    printf("process start to first result %.3f s, without the data: context "
-           "%.3f, kernels %.3f (%llu compiled), call %.3f\n",
-           first_result(s), s->context, s->prepare,
-           (unsigned long long)s->compiles, s->call);
 }
 
 static int run(const tool_command *command, const void *settings)
@@ -394,7 +365,7 @@ static int run(const tool_command *command, const void *settings)
         code = report_json(command, describe_run(&r),
                            r.passed ? TOOL_DONE : TOOL_FAILED);
     else if (r.ordinal != FEX_DEVICE_NONE)
-        print_startup(&r);
+        startup_print(&r.startup);
     if (status == FEX_OK && !r.passed)
         code = command_fail(command, TOOL_FAILED,
                             "a result is further from the oracle than it "

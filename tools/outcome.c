@@ -124,3 +124,31 @@ void outcome_print(const tool_shape *shape, const run_outcome *found,
                result->tolerance, rows);
     }
 }
+
+/* ---- The start ---------------------------------------------------------- */
+
+static double first_result(const run_startup *s)
+{
+    return s->context + s->prepare + s->call;
+}
+
+json_t *startup_json(const run_startup *s)
+{
+    json_t *object = json_object();
+
+    report_set_number(object, "context_seconds", s->context);
+    report_set_number(object, "prepare_seconds", s->prepare);
+    report_set_number(object, "first_call_seconds", s->call);
+    report_set_number(object, "first_result_seconds", first_result(s));
+    json_object_set_new(object, "compiles",
+                        json_integer((json_int_t)s->compiles));
+    return object;
+}
+
+void startup_print(const run_startup *s)
+{
+    printf("process start to first result %.3f s, without the data: context "
+           "%.3f, kernels %.3f (%llu compiled), call %.3f\n",
+           first_result(s), s->context, s->prepare,
+           (unsigned long long)s->compiles, s->call);
+}

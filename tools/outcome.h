@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* outcome.h - what one evaluation found, and the telling of it. */
+/* outcome.h - what one evaluation found, what the first one took, and the
+ * telling of it. */
 #ifndef TOOL_OUTCOME_H
 #define TOOL_OUTCOME_H
 
@@ -34,5 +35,16 @@ json_t *outcome_json(const tool_shape *shape, const run_outcome *found,
                      int verified);
 void outcome_print(const tool_shape *shape, const run_outcome *found,
                    int verified);
+
+/* Seconds of the way to the first result, each step by itself. */
+typedef struct run_startup {
+    double context; /* driver, device, cache */
+    double prepare; /* kernels: compiled, or found in the cache */
+    double call;    /* the first forward pass, or backward where none is */
+    uint64_t compiles;
+} run_startup;
+
+json_t *startup_json(const run_startup *s);
+void startup_print(const run_startup *s);
 
 #endif
