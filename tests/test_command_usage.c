@@ -228,6 +228,16 @@ START_TEST(info_tells_what_is_wrong_with_a_tier)
 }
 END_TEST
 
+START_TEST(info_tells_why_there_is_no_compiler)
+{
+    setenv("FLASHEXPERT_LIBNVRTC", "/nonexistent", 1);
+    contains(command_expect(0, "info")->out,
+             "\nNVRTC             not found  the NVRTC that "
+             "FLASHEXPERT_LIBNVRTC names cannot be opened: /nonexistent: ");
+    unsetenv("FLASHEXPERT_LIBNVRTC");
+}
+END_TEST
+
 START_TEST(without_a_home_there_is_no_cache)
 {
     unsetenv("FLASHEXPERT_CACHE_DIR");
@@ -275,6 +285,7 @@ int main(void)
     tcase_add_test(tests, info_is_json);
     tcase_add_test(tests, help_lists_every_architecture);
     tcase_add_test(tests, info_tells_what_is_wrong_with_a_tier);
+    tcase_add_test(tests, info_tells_why_there_is_no_compiler);
     tcase_add_test(tests, without_a_home_there_is_no_cache);
     tcase_add_loop_test(tests, a_mistake_gets_one_line_and_code_2, 0, count);
     tcase_add_test(tests, no_command_at_all_gets_the_help);

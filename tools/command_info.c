@@ -68,6 +68,17 @@ static void add_driver(json_t *info, const fex_environment *environment)
 
 /* ---- What a context knows without a device ------------------------------ */
 
+static json_t *describe_compiler(fex_context *context)
+{
+    char path[512];
+    int version;
+    const fex_status status =
+        fex_compiler_info(context->compiler, path, sizeof path, &version);
+
+    return json_pack("{s:i, s:s, s:s*}", "version", version, "library", path,
+                     "missing", status != FEX_OK ? fex_last_error() : NULL);
+}
+
 static fex_status add_context(json_t *object)
 {
     const fex_context_options none = {.size = sizeof none,
@@ -80,10 +91,7 @@ static fex_status add_context(json_t *object)
     if (status == FEX_OK) {
         json_object_set_new(object, "kernel_digest",
                             json_string(info.kernel_digest));
-        json_object_set_new(object, "compiler",
-                            json_pack("{s:i, s:s}", "version",
-                                      info.compiler_version, "library",
-                                      info.compiler_library));
+        json_object_set_new(object, "compiler", describe_compiler(context));
         json_object_set_new(object, "cache_dir", json_string(info.cache_dir));
         json_object_set_new(object, "cache_path", json_string(info.cache_path));
         json_object_set_new(object, "tiers", cache_tiers_describe(context));
