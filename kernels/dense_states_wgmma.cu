@@ -103,7 +103,7 @@ __device__ __forceinline__ int place_of(int token, int expert)
 __device__ __forceinline__ void set_weight(Stage &stage, int place,
                                            float weight)
 {
-    Element *const weights = stage.weights[0][0][0];
+    Element *const weights = reinterpret_cast<Element *>(stage.weights);
     const Element high = float_to_half(weight);
     weights[place] = high;
     // What is not finite has no rest.
@@ -118,7 +118,7 @@ __device__ __forceinline__ void clear(Stage &stage, const Trail &trail)
 {
     const int lane = threadIdx.x % 32;
     const int warp = (threadIdx.x - COMPUTE_THREADS) / 32;
-    Element *const weights = stage.weights[0][0][0];
+    Element *const weights = reinterpret_cast<Element *>(stage.weights);
     const int count = trail.count;
     if (count <= TRAIL) {
 #pragma unroll
@@ -134,8 +134,9 @@ __device__ __forceinline__ void clear(Stage &stage, const Trail &trail)
         for (int tile = 0; tile < 2 * PARTS; ++tile)
             for (int i = lane; i < VECTORS; i += 32)
                 reinterpret_cast<uint4 *>(
-                    stage.weights[tile / PARTS][0][0] +
-                    (tile % PARTS * HALF_TOKENS + warp * WARP_TOKENS) *
+                    weights +
+                    (tile / PARTS * 2 * HALF_TOKENS +
+                     tile % PARTS * HALF_TOKENS + warp * WARP_TOKENS) *
                         SWIZZLE)[i] = make_uint4(0, 0, 0, 0);
     }
     __syncwarp();

@@ -142,4 +142,12 @@ broken dense_states_wgmma.cu 'the rest of a weight is dropped' \
 broken route_list.cuh 'the second group has the routes of the first' \
     's/begin\[1\] + i - first + FEX_ROUTE_GROUP \* TOP_K/begin[1] + i - first/'
 
+# ---- What no order of threads shows
+
+FLASHEXPERT_SIM_RACES=1
+export FLASHEXPERT_SIM_RACES
+
+broken sort_routes.cu 'no barrier before crowded parts are looked for' \
+    '/^    count_blocks(args, counts, group);/{n;d}'
+
 finish

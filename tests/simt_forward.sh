@@ -1,9 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The numeric suite of the forward pass, on the simulated device: as it would be
-# served, by gathering, and by dense products on either kind of tensor cores.
+# served, by gathering, and by dense products on either kind of tensor cores; all
+# kernels watched for races.
 set -eu
 : "${top_srcdir:?set by make check}" "${top_builddir:?set by make check}"
+FLASHEXPERT_SIM_RACES=1
+export FLASHEXPERT_SIM_RACES
 "$top_srcdir/tests/simt/run.sh" "$top_builddir/tests/test_forward"
 FLASHEXPERT_FAMILY=gather \
     "$top_srcdir/tests/simt/run.sh" "$top_builddir/tests/test_forward" small

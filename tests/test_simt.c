@@ -356,6 +356,90 @@ START_TEST(missing_barriers_show)
 }
 END_TEST
 
+/* ---- Races --------------------------------------------------------------- */
+
+static void open_watched_device(void)
+{
+    setenv("FLASHEXPERT_SIM_RACES", "1", 1);
+    open_device();
+}
+
+#define WORDS "__shared__ unsigned words[64];\n"
+#define OWN "const unsigned t = threadIdx.x;\n"
+
+/* For 64 threads; each is right by chance or always, but for the order. */
+static const struct {
+    const char *source;
+    const char *words; /* of the report, NULL if there is none to be */
+} races[] = {
+    /* between warps, in either order, and where nothing is read */
+    {KERNEL(WORDS OWN "if (t == 0) words[0] = 1;\n"
+                      "if (t == 32) args.out[0] = words[0];"),
+     "a race: "},
+    {KERNEL(WORDS OWN "if (t == 32) words[0] = 1;\n"
+                      "if (t == 0) args.out[0] = words[0];"),
+     "a race: "},
+    {KERNEL(WORDS OWN "words[t % 32] = t;\n__syncthreads();\n"
+                      "args.out[t] = words[t % 32];"),
+     "another value was written"},
+    /* in a warp: a vote is not enough; a read before a write counts too */
+    {KERNEL(WORDS OWN "words[t] = t;\n__any_sync(0xffffffffu, 1);\n"
+                      "args.out[t] = words[t ^ 1];"),
+     "reads shared memory"},
+    {KERNEL(WORDS OWN "args.out[t] = words[t ^ 1];\n"
+                      "__any_sync(0xffffffffu, 1);\nwords[t] = t;"),
+     "which thread"},
+    /* the first of two that read */
+    {KERNEL(WORDS OWN "if (t < 2) args.out[t] = words[5];\n"
+                      "if (t == 1) words[5] = 1;"),
+     "race"},
+    {KERNEL(WORDS OWN "if (t % 32 == 0) args.out[t] = words[5];\n"
+                      "__syncwarp();\nif (t == 33) words[5] = 1;"),
+     "race"},
+    /* an update beside a read */
+    {KERNEL(WORDS OWN "if (t < 40) atomicAdd(&words[0], 1u);\n"
+                      "else args.out[t] = words[0];"),
+     "race"},
+    /* in the other order of a barrier that only one warp's lanes meet at */
+    {KERNEL(WORDS OWN "words[t] = t;\n__syncwarp();\n"
+                      "args.out[t] = words[t ^ 32];"),
+     "race"},
+    /* none */
+    {KERNEL(WORDS OWN "words[t] = t;\n__syncthreads();\n"
+                      "args.out[t] = words[t ^ 33];\n__syncthreads();\n"
+                      "words[t ^ 33] = t;"),
+     NULL},
+    {KERNEL(WORDS OWN "words[t] = t;\n__syncwarp();\n"
+                      "args.out[t] = words[t ^ 1];\n__syncwarp();\n"
+                      "words[t ^ 1] = 0;"),
+     NULL},
+    {KERNEL(WORDS OWN "atomicAdd(&words[0], t);"), NULL},
+    {KERNEL(WORDS OWN "words[0] = 7;\n__syncthreads();\n"
+                      "args.out[t] = words[0];"),
+     NULL},
+    {KERNEL(WORDS OWN "if (t == 0) words[0] = 1;\n"
+                      "if (__syncthreads_or(t == 3)) args.out[t] = words[0];"),
+     NULL},
+};
+
+START_TEST(races_are_found_in_any_order)
+{
+    /* Another order each time. */
+    for (unsigned i = 0; i < 4; i++) {
+        const CUresult result = run(races[_i].source, 1, 64, 0, 64);
+        const char *const words = races[_i].words;
+        if (words == NULL) {
+            ck_assert_msg(result == CUDA_SUCCESS, "%s", h.report());
+            continue;
+        }
+        ck_assert_int_eq(result, CUDA_ERROR_LAUNCH_FAILED);
+        ck_assert_msg(strstr(h.report(), words) != NULL, "no '%s' in: %s",
+                      words, h.report());
+        simt_harness_reset(&h);
+    }
+}
+END_TEST
+
 /* ---- Conversions of the PTX twins --------------------------------------- */
 
 static float half_value(unsigned bits)
@@ -620,6 +704,7 @@ int main(void)
 {
     Suite *const suite = suite_create("simt");
     TCase *const works = tcase_create("works");
+    TCase *const watched = tcase_create("watched");
     TCase *const reports = tcase_create("reports");
     TCase *const wild = tcase_create("wild accesses");
     const int offence_count = (int)(sizeof offences / sizeof *offences);
@@ -643,6 +728,13 @@ int main(void)
     tcase_add_test(works, missing_barriers_show);
     tcase_add_test(works, half_conversions);
     suite_add_tcase(suite, works);
+
+    tcase_add_checked_fixture(watched, open_watched_device, close_device);
+    tcase_set_timeout(watched, 60);
+    if (!SANITIZED) /* AddressSanitizer takes the place of what watches */
+        tcase_add_loop_test(watched, races_are_found_in_any_order, 0,
+                            sizeof races / sizeof *races);
+    suite_add_tcase(suite, watched);
 
     tcase_add_checked_fixture(reports, open_device, close_device);
     tcase_set_timeout(reports, 60);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <time.h>
 
+#include "races.h"
 #include "report.h"
 #include "resident.h"
 
@@ -108,6 +109,10 @@ simt_runtime *simt_cluster_runtime(void)
     resident.runtime.look_again = look_again;
     resident.runtime.primary = wait_for_primary;
     resident.runtime.clock = read_clock;
+    resident.runtime.access = races_access;
+    resident.runtime.tell = races_tell;
+    resident.runtime.learn = races_learn;
+    resident.runtime.lanes_met = races_lanes_met;
     resident.runtime.fault = simt_cluster_fault;
     return &resident.runtime;
 }
@@ -192,6 +197,8 @@ int simt_cluster_run(const simt_task *task, simt_dim3 first, uint64_t random)
     resident.random = random | 1;
     resident.stuck = 0;
     resident.failed = 0;
+    resident.runtime.atomic = 0;
+    races_start();
     for (unsigned rank = 0; rank < resident.block_count; rank++)
         start_block(&resident.blocks[rank], rank, first);
     running = 1;

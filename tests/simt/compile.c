@@ -29,21 +29,24 @@
 extern char **environ;
 
 #define SOURCE_FILE "kernel.cpp"
+#define OBJECT_FILE "kernel.o"
 #define IMAGE_FILE "kernel.so"
 #define LOG_FILE "log"
 
 /* SIMT_CXX is the compiler that the build was configured with, SIMT_INCLUDE the
  * folder of dialect.h. The checks of sanitize.h are always in. Contraction of
  * products and sums, which NVRTC does too, would make results depend on the
- * host's processor. */
+ * host's processor. Linked apart: no sanitizer's library is to come along. */
 static const char command_format[] =
-    "cd '%s' && exec %s " SANITIZE " -std=c++17 -O1 -g1 -w -fPIC -shared "
-    "-fvisibility=hidden -fno-gnu-unique -ffp-contract=off -fno-math-errno "
+    "cd '%s' && %s " SANITIZE " -std=c++17 -O1 -g1 -w -fPIC "
+    "-fvisibility=hidden -ffp-contract=off -fno-math-errno "
     "-fsanitize=alignment,bounds,shift,signed-integer-overflow,"
-    "integer-divide-by-zero -Wl,-Bsymbolic -Wl,--as-needed %s "
+    "integer-divide-by-zero %s "
     "-DFEX_SIMULATED -D__CUDA_ARCH__=%d0 -I. -I'" SIMT_INCLUDE "' "
-    "-include dialect.h -include sanitize.h -o " IMAGE_FILE " " SOURCE_FILE
-    " -lm 2>" LOG_FILE;
+    "-include dialect.h -include sanitize.h %s -c "
+    "-o " OBJECT_FILE " " SOURCE_FILE " 2>" LOG_FILE " && "
+    "exec %s " SANITIZE " -shared -Wl,-Bsymbolic -Wl,--as-needed "
+    "-o " IMAGE_FILE " " OBJECT_FILE " -lm 2>>" LOG_FILE;
 
 /* ---- Sources ------------------------------------------------------------ */
 
@@ -140,10 +143,20 @@ static void remove_folder(const char *path, int folder)
 
 /* ---- Compiling ---------------------------------------------------------- */
 
+/* Options for accesses that are watched, see observe.h. */
+static const char *observer(void)
+{
+    const char *const wanted = getenv("FLASHEXPERT_SIM_RACES");
+    return wanted != NULL && atoi(wanted) != 0 && !HAS_RED_ZONES
+               ? "-fsanitize=thread -include observe.h"
+               : "";
+}
+
 /* The exit status of the compiler, or -1. */
 static int run_compiler(const char *folder, int architecture)
 {
-    const char *compiler = getenv("FLASHEXPERT_SIM_CXX");
+    const char *const given = getenv("FLASHEXPERT_SIM_CXX");
+    const char *const compiler = given != NULL ? given : SIMT_CXX;
     char *command;
     pid_t child;
     int status;
@@ -153,9 +166,8 @@ static int run_compiler(const char *folder, int architecture)
 #else
     const char *const machine = "";
 #endif
-    if (asprintf(&command, command_format, folder,
-                 compiler != NULL ? compiler : SIMT_CXX, machine,
-                 architecture) < 0)
+    if (asprintf(&command, command_format, folder, compiler, machine,
+                 architecture, observer(), compiler) < 0)
         return -1;
     char *const arguments[] = {(char[]){"sh"}, (char[]){"-c"}, command, NULL};
     const int error =

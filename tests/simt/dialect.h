@@ -171,10 +171,17 @@ template <typename T> __forceinline__ T __ldg(const T *address)
     return *address;
 }
 
-// Threads take turns only where they meet: any other code is atomic.
+// Threads take turns only where they meet: any other code is atomic. Who watches
+// accesses is told which are meant to be.
+struct SimtAtomic {
+    SimtAtomic() { simt_runtime_of_module->atomic = 1; }
+    ~SimtAtomic() { simt_runtime_of_module->atomic = 0; }
+};
+
 #define SIMT_ATOMIC(name, type, result)                                        \
     __forceinline__ type name(type *address, type value)                       \
     {                                                                          \
+        const SimtAtomic atomic;                                               \
         const type old = *address;                                             \
         *address = result;                                                     \
         return old;                                                            \
@@ -188,6 +195,7 @@ template <typename T> __forceinline__ T __ldg(const T *address)
     SIMT_ATOMIC(atomicExch, type, value)                                       \
     __forceinline__ type atomicCAS(type *address, type expected, type value)   \
     {                                                                          \
+        const SimtAtomic atomic;                                               \
         const type old = *address;                                             \
         *address = old == expected ? value : old;                              \
         return old;                                                            \

@@ -15,6 +15,7 @@
 #include "device.h"
 #include "grid.h"
 #include "memory.h"
+#include "races.h"
 #include "report.h"
 #include "settings.h"
 
@@ -258,6 +259,10 @@ static CUresult prepare(const simt_grid *grid, simt_task *task)
         if (result != CUDA_SUCCESS)
             return result;
     }
+    if (simt_settings_get()->races) {
+        races_watch(task);
+        simt_function_watch(grid->function, task);
+    }
     return simt_cluster_allocate(task) == 0 ? CUDA_SUCCESS
                                             : CUDA_ERROR_OUT_OF_MEMORY;
 }
@@ -286,6 +291,7 @@ CUresult simt_grid_run(const simt_grid *grid)
             result = CUDA_ERROR_LAUNCH_FAILED;
         }
     }
+    races_forget();
     for (unsigned rank = 0; rank < SIMT_CLUSTER_MAX; rank++)
         free(task.copies[rank].dynamic_shared);
     return result;

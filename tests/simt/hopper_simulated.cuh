@@ -23,6 +23,8 @@ __forceinline__ void simt_barrier_change(Barrier *barrier, int arrivals,
                                          int bytes, int line)
 {
     SimtBarrier *const own = reinterpret_cast<SimtBarrier *>(barrier);
+    simt_runtime_of_module->tell(barrier, bytes < 0);
+    const SimtAtomic atomic;
     if (own->pending < arrivals)
         simt_runtime_of_module->fault(
             "more than %d arrivals at the barrier in line %d", own->count, line);
@@ -55,11 +57,18 @@ __device__ __forceinline__ void barrier_expect(Barrier *barrier, unsigned bytes,
     simt_barrier_change(barrier, 1, static_cast<int>(bytes), line);
 }
 
+__forceinline__ unsigned simt_barrier_parity(const Barrier *barrier)
+{
+    const SimtAtomic atomic;
+    return reinterpret_cast<const volatile SimtBarrier *>(barrier)->parity;
+}
+
 __device__ __forceinline__ void barrier_wait(Barrier *barrier, unsigned parity,
                                              int line = __builtin_LINE())
 {
-    while (reinterpret_cast<volatile SimtBarrier *>(barrier)->parity == parity)
+    while (simt_barrier_parity(barrier) == parity)
         simt_runtime_of_module->look_again(line);
+    simt_runtime_of_module->learn(barrier);
 }
 
 // ---- Copies of tiles
@@ -147,12 +156,31 @@ __forceinline__ unsigned short simt_tile_element(Descriptor tile, int row, int k
                       static_cast<uintptr_t>(k) * 2));
 }
 
+// Rows that a product reads, as far as their 16 columns.
+__forceinline__ void simt_read_rows(Descriptor tile, int first, int count)
+{
+    for (int row = first; row < first + count; ++row)
+        for (int k = 0; k < 16; k += 8)
+            simt_runtime_of_module->access(
+                reinterpret_cast<const void *>(simt_swizzled(
+                    tile * 16 + static_cast<uintptr_t>(row) * 128 +
+                    static_cast<uintptr_t>(k) * 2)),
+                16, SIMT_READ);
+}
+
 // Lane l of warp w has rows 16 w + l / 4 and that + 8, columns 8 j + 2 (l % 4)
-// and the next, of sums and of a alike.
-inline void simt_multiply(const SimtProduct &p)
+// and the next, of sums and of a alike. What a warp reads is told once.
+__attribute__((no_sanitize("thread"))) inline void
+simt_multiply(const SimtProduct &p)
 {
     const int lane = threadIdx.x % 32;
-    const int first = static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane / 4;
+    const int warp_row = static_cast<int>(threadIdx.x) / 32 % 4 * 16;
+    const int first = warp_row + lane / 4;
+    if (lane == 0) {
+        simt_read_rows(p.b, 0, p.count * 2);
+        if (!p.from_registers)
+            simt_read_rows(p.a_tile, warp_row, 16);
+    }
     float a[2][16];
     for (int half = 0; half < 2; ++half)
         for (int k = 0; k < 16; ++k)
@@ -208,6 +236,7 @@ __device__ __forceinline__ void product_wait(int line = __builtin_LINE())
     for (int i = 0; i < 32; ++i)
         while (static_cast<const volatile int &>(warp[i].done) < done)
             simt_runtime_of_module->look_again(line);
+    simt_runtime_of_module->lanes_met();
 }
 
 template <int DTYPE, int COUNT>

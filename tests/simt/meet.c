@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "races.h"
 #include "resident.h"
 
 /* ---- Warps -------------------------------------------------------------- */
@@ -48,6 +49,8 @@ static unsigned complete_warp(resident_warp *warp, const simt_warp_call *call)
         warp->threads[lane].result = results[lane];
     }
     warp->waiting &= ~lanes;
+    if (call->operation == SIMT_WARP_SYNC)
+        races_meet_warp(warp);
     return lanes;
 }
 
@@ -133,6 +136,7 @@ int meet_block(enum simt_block_operation operation, int predicate, int line)
     self->predicate = predicate;
     if (arrive(&block->meeting, resident.block_threads, operation, line)) {
         block->meeting.result = result_of(block);
+        races_meet_block(block);
         schedule_ready_block(block);
         schedule_appoint(self);
     } else {
@@ -146,6 +150,7 @@ void meet_cluster(int line)
     resident_thread *const self = resident.current;
     if (arrive(&resident.meeting, resident.thread_count, SIMT_BLOCK_SYNC,
                line)) {
+        races_meet_cluster();
         for (unsigned b = 0; b < resident.block_count; b++)
             schedule_ready_block(&resident.blocks[b]);
         schedule_appoint(self);

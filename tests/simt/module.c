@@ -13,6 +13,7 @@
 #include "cluster.h"
 #include "memory.h"
 #include "module.h"
+#include "races.h"
 #include "settings.h"
 
 #ifdef SIMT_ASAN
@@ -177,6 +178,15 @@ void simt_function_poison(CUfunction function, unsigned rank)
             memset(address, simt_settings_get()->shared_poison,
                    accessible(address, variable->size));
     }
+}
+
+void simt_function_watch(CUfunction function, const simt_task *task)
+{
+    const simt_image *const image = &function->module->image;
+    for (size_t i = 0; i < image->shared_count; i++)
+        if (simt_image_uses(&image->shared[i], function->name))
+            races_watch_static(task, image->shared[i].offset,
+                               image->shared[i].size);
 }
 
 size_t simt_function_shared_at(const void *user, size_t offset)

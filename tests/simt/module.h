@@ -46,6 +46,9 @@ CUresult simt_function_copy(CUfunction function, unsigned rank,
 /* Fills that copy's static shared memory with poison. */
 void simt_function_poison(CUfunction function, unsigned rank);
 
+/* Has its static shared memory watched, see races.h. */
+void simt_function_watch(CUfunction function, const simt_task *task);
+
 /* simt_task.shared_at, of a CUfunction. */
 size_t simt_function_shared_at(const void *function, size_t offset);
 

@@ -49,7 +49,7 @@ static void append(const char *text)
 /* Kernel lines are worth showing, not those of the dialect they go through. */
 static int is_kernel_line(const char *line)
 {
-    static const char *const others[] = {"dialect.h", "__ubsan_handle_",
+    static const char *const others[] = {"dialect.h", "observe.h", "__ubsan_handle_",
                                          "ptx_simulated.cuh", "tensor_simulated.cuh",
                                          "hopper_simulated.cuh", "simt_run<",
                                          "??"};

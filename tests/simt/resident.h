@@ -29,6 +29,7 @@ typedef struct resident_warp {
     unsigned present; /* not exited */
     unsigned ready;   /* could run, but does not now */
     unsigned waiting; /* at a warp operation */
+    uint64_t met;     /* at the last __syncwarp, see races.c */
 } resident_warp;
 
 /* A barrier that threads wait at. */
@@ -49,6 +50,7 @@ typedef struct resident_block {
     unsigned present;     /* threads that have not exited */
     int waited;           /* one of them, for the launch ahead */
     resident_meeting meeting;
+    uint64_t met; /* when all threads met last */
 } resident_block;
 
 /* There is one device, and it runs one cluster at a time. */
@@ -66,6 +68,7 @@ typedef struct resident_cluster {
     unsigned ready_blocks; /* set of blocks with a ready warp */
     resident_thread *current;
     resident_meeting meeting;
+    uint64_t met; /* when all threads of all blocks met last */
     uint64_t random;
     uint64_t looks; /* in vain, since `looked_at` events */
     uint64_t looked_at;

@@ -21,12 +21,12 @@ FLASHEXPERT_LIBCUDA=$folder/libcuda.so
 FLASHEXPERT_LIBNVRTC=$folder/libnvrtc.so
 
 # What the simulated compiler makes must never be taken for a GPU's code, nor
-# that of an older simulated compiler for its own.
+# that of an older simulated compiler or of other settings for its own.
 simt=$top_srcdir/tests/simt
 sum=$(cat "$simt"/*.h "$simt"/*.cuh "$simt"/compile.c "$simt"/translate.c |
-    cksum | cut -d ' ' -f 1)
+    cksum | cut -d ' ' -f 1)-${FLASHEXPERT_SIM_RACES:-0}
 FLASHEXPERT_CACHE_DIR=$top_builddir/tests/cache-simt/$sum
-FLASHEXPERT_CACHE_PATH=$top_builddir/tests/cache-simt/none
+FLASHEXPERT_CACHE_PATH=: # no read-only tiers
 
 # Another order of blocks and threads each time, which can be had again.
 FLASHEXPERT_SIM_SEED=${FLASHEXPERT_SIM_SEED:-$(date +%s)}

@@ -61,6 +61,9 @@ enum simt_block_operation {
     SIMT_BLOCK_OR
 };
 
+/* What a thread does with memory. */
+enum simt_touch { SIMT_READ, SIMT_WRITE, SIMT_UPDATE };
+
 /* What the running thread sees. The members before the functions change from
  * one thread to the next. */
 typedef struct simt_runtime {
@@ -82,6 +85,16 @@ typedef struct simt_runtime {
      * who change such a thing count it in `events`. */
     void (*look_again)(int line);
     uint64_t events;
+    /* Told of accesses, if the kernel was compiled so; `atomic` is set meanwhile
+     * by a thread whose accesses are one. */
+    void (*access)(const void *address, size_t size, enum simt_touch touch);
+    volatile int atomic;
+    /* And of other ways for threads to meet than those above: what the running
+     * thread's warp did is told by a barrier in memory, or found out from it;
+     * its lanes have met. `at_once`: all that it did, not only until they met. */
+    void (*tell)(const void *barrier, int at_once);
+    void (*learn)(const void *barrier);
+    void (*lanes_met)(void);
     /* Waits for the launch ahead of a dependent one. */
     void (*primary)(void);
     uint64_t (*clock)(void);

@@ -43,6 +43,7 @@ static void read_settings(void)
     settings.seed = number("FLASHEXPERT_SIM_SEED", 1);
     settings.timeout_seconds = (int)number("FLASHEXPERT_SIM_TIMEOUT", 60);
     settings.shared_poison = (int)number("FLASHEXPERT_SIM_POISON", 0xff);
+    settings.races = number("FLASHEXPERT_SIM_RACES", 0) != 0;
 }
 
 const simt_settings *simt_settings_get(void)

@@ -14,6 +14,7 @@ typedef struct simt_settings {
     unsigned long seed;     /* _SEED, 1 */
     int timeout_seconds;    /* _TIMEOUT, 60: processor time of one kernel */
     int shared_poison;      /* _POISON, 255: each byte of fresh shared memory */
+    int races;              /* _RACES, 0: compile kernels to be watched */
 } simt_settings;
 
 const simt_settings *simt_settings_get(void);

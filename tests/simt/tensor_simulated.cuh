@@ -81,7 +81,7 @@ __forceinline__ const T *simt_tell(T (&told)[2][1024], const T &own, int line)
     const unsigned thread = threadIdx.x;
     const int turn = simt_turns[thread] ^= 1;
     told[turn][thread] = own;
-    __syncwarp(0xffffffffu, line);
+    __any_sync(0xffffffffu, 0, line); // which orders no shared memory
     return told[turn] + thread / 32 * 32;
 }
 
