@@ -50,7 +50,7 @@ static_assert(STAGES == 2, "one that is read, one that is filled");
 
 using Half = Dtype<FEX_KERNEL_F16>;
 using Element = unsigned short;
-using List = RouteList<1, ROUNDS, TOP_K>;
+using List = RouteList<32, ROUNDS, TOP_K>;
 
 // ---- Shared memory. The vectors of a row are swizzled, so that eight rows' of
 // one place are in different banks.
@@ -246,13 +246,13 @@ __device__ __forceinline__ void multiply(const fex_dense_states_args &args,
     const int first = tile.step;
     const bool busy = tile.token + warp_token() < args.num_tokens &&
                       tile.column + warp_column() < HIDDEN_SIZE;
-    List list(args, first_token(tile), first / BLOCK_STEPS,
-              ceil_div(tile.end_step, BLOCK_STEPS));
+    const int block = first / BLOCK_STEPS;
+    List list(args, first_token(tile), block, 1);
     copy_up(args, shared.stages[0], tile, first);
     copies_commit();
-    list.load(first / BLOCK_STEPS);
+    list.load(0);
     put_tile(shared.stages[0], list, first, scale);
-    list.load((first + 1) / BLOCK_STEPS);
+    list.load((first + 1) / BLOCK_STEPS - block);
 #pragma unroll 1
     for (int step = first; step < tile.end_step; ++step) {
         Stage &own = shared.stages[(step - first) % STAGES];
@@ -263,7 +263,7 @@ __device__ __forceinline__ void multiply(const fex_dense_states_args &args,
             copy_up(args, next, tile, step + 1);
             copies_commit();
             put_tile(next, list, step + 1, scale);
-            list.load((step + 2) / BLOCK_STEPS);
+            list.load((step + 2) / BLOCK_STEPS - block);
         }
         if (busy)
             multiply_stage(own, sums, largest);

@@ -29,6 +29,7 @@ __device__ __forceinline__ bool is_unfit(const fex_dense_sum_args &args,
     const int *const tile =
         args.unfit + token / TILE_TOKENS * COLUMN_TILES + column / TILE_COLUMNS;
     int unfit = 0;
+#pragma unroll 4
     for (int split = 0; split < args.splits; ++split)
         unfit |= __ldcg(tile + split * token_tiles * COLUMN_TILES);
     return unfit != 0;
@@ -53,6 +54,8 @@ __device__ __forceinline__ void sum_plainly(const fex_dense_sum_args &args,
                                             int token, int column,
                                             float (&sums)[WIDTH])
 {
+    for (float &sum : sums)
+        sum = 0.0f;
     const int blocks = ceil_div(args.num_experts, FEX_ROUTE_BLOCK);
     const fex_route *const routes = routes_of<TOP_K>(args.routes, token);
     const int *const starts = starts_of(args.starts, token, blocks);
@@ -120,10 +123,10 @@ __device__ __forceinline__ void store_states(const fex_dense_sum_args &args)
     if (token >= args.num_tokens)
         return;
     float sums[WIDTH] = {};
+    // Read while it is not known yet whether they are good.
+    add_partials(args, token, column, sums);
     if (is_unfit(args, token, column))
         sum_plainly(args, token, column, sums);
-    else
-        add_partials(args, token, column, sums);
     store_vector<WIDTH * sizeof(Element)>(
         static_cast<Element *>(args.expert_states) +
             token * args.expert_states_stride + column,

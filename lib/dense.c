@@ -57,16 +57,15 @@ static int has_wgmma(const fex_architecture *architecture)
                         8 * (16 * 64 + 16) * 4 + TILE_ALIGNMENT                \
     }
 
-/* Two stages of 128 experts' rows and of two tiles of weights, then what eight
- * warps remember of each, and the barriers. */
-#define WGMMA_ROUNDS 6
+/* Two stages of two tiles of weights, three of 128 experts' rows, and the
+ * barriers. */
+#define WGMMA_ROUNDS 7
 #define WGMMA_STATES(tile_tokens)                                              \
     {                                                                          \
         .file = "dense_states_wgmma.cu", .across_name = "TILE_COLUMNS",        \
         .tokens = (tile_tokens), .across = FEX_DENSE_TILE, .box = 128,         \
         .threads = 512, .stages = 2,                                           \
-        .shared_bytes = 2 * (128 * 128 + 2 * 128 * 128) * 2 +                  \
-                        2 * 8 * (4 + (WGMMA_ROUNDS + 1) * 64) + 64 +           \
+        .shared_bytes = (2 * 2 * 128 * 128 + 3 * 128 * 128) * 2 + 64 +         \
                         TILE_ALIGNMENT,                                        \
         .place_tokens = (tile_tokens) / 8, .rounds_max = WGMMA_ROUNDS          \
     }

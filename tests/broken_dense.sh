@@ -68,7 +68,7 @@ broken routes.cuh 'small weights are not scaled' \
 broken routes.cuh 'small rows lose bits' \
     's/ROW_SCALE = 4096.0f/ROW_SCALE = 1024.0f/; s/0x45804580/0x44804480/'
 broken route_list.cuh 'the window does not slide on' \
-    '/^            slide();/d'
+    's/if (i - base >= LANES)/if (base < 0)/'
 broken dense_sum.cu 'the sum of one range for all' \
     's/own + (base + i) \* split_size/own/'
 broken dense_sum.cu 'tiles that do not fit f16 are kept' \
@@ -121,8 +121,10 @@ broken dense_scores_wgmma.cu 'the largest weight is not told' \
     's/if (lane < WARP_TOKENS && largest\[lane\] != 0)/if (false)/'
 broken dense_states_wgmma.cu 'a stage is read before it is there' \
     '/barrier_wait(&shared.full/d'
+broken dense_states_wgmma.cu 'rows are read before they are there' \
+    '/barrier_wait(&shared.up_full/d'
 broken dense_states_wgmma.cu 'a stage is filled while it is read' \
-    '/barrier_wait(&shared.empty/d'
+    '/barrier_wait(&shared.empty/,+1d'
 broken dense_states_wgmma.cu 'a stage is given back too early' \
     's/product_wait<1>();/product_wait<2>();/'
 broken dense_states_wgmma.cu 'one warp gives a stage back for all' \
@@ -130,17 +132,17 @@ broken dense_states_wgmma.cu 'one warp gives a stage back for all' \
 broken dense_states_wgmma.cu 'the last products are not waited for' \
     's/product_wait<0>();/product_wait<1>();/'
 broken dense_states_wgmma.cu 'the weights before are not cleared' \
-    '/^        clear(stage, trail);/d'
-broken dense_states_wgmma.cu 'more weights than a trail has are not cleared' \
-    's/if (count <= TRAIL) {/if (true) {/'
+    '/^            clear(weights, warp, own/d'
+broken weight_tile.cuh 'more weights than a trail has are not cleared' \
+    's/if (__any_sync(FULL_WARP, trail.count >= Trail::MANY)) {/if (false) {/'
 broken dense_states_wgmma.cu 'routes past those read ahead are dropped' \
-    's/first < list.count; first += ROUNDS/first < 0; first += ROUNDS/'
+    's/__any_sync(FULL_WARP, first < list.count)/false/'
 broken dense_states_wgmma.cu 'rows that do not fit f16 are not told' \
     's/fit = compute_stages/compute_stages/'
-broken dense_states_wgmma.cu 'the rest of a weight is dropped' \
+broken weight_tile.cuh 'the rest of a weight is dropped' \
     's/? float_to_half(rest) : 0/? 0 : 0/'
-broken route_list.cuh 'the second group has the routes of the first' \
-    's/begin\[1\] + i - first + FEX_ROUTE_GROUP \* TOP_K/begin[1] + i - first/'
+broken dense_states_wgmma.cu 'the second group has the routes of the first' \
+    's/list(args, task.token + first_row/list(args, task.token + warp * WARP_TOKENS/'
 
 # ---- What no order of threads shows
 
