@@ -11,7 +11,8 @@
 #include "command.h"
 
 /* Every test uses the same kernels, and the kernel cache they share. */
-#define SHAPE "-s 'hidden=40 top_k=5 experts=30 tokens=17 dtype=f32'"
+#define FIELDS "hidden=40 top_k=5 experts=30 tokens=17 dtype=f32"
+#define SHAPE "-s '" FIELDS "'"
 
 START_TEST(a_second_process_compiles_nothing)
 {
@@ -127,6 +128,39 @@ START_TEST(a_bench_reports_every_pass)
 }
 END_TEST
 
+/* Times a forward pass: returns what it has to move at least, and whether it
+ * wrote scores. */
+static double bench_forward(const char *pass, int *saves_scores)
+{
+    command_expect(0, "bench --json --rounds 1 -s '" FIELDS " pass=%s'", pass);
+    const json_t *forward =
+        json_array_get(json_object_get(command_json(), "results"), 0);
+    *saves_scores = json_is_true(json_object_get(forward, "saves_scores"));
+    return command_number("results", "0", "compulsory_bytes", NULL);
+}
+
+/* Scores are for a backward pass to use; they are a result of run all the
+ * same. */
+START_TEST(a_forward_pass_alone_is_timed_without_scores)
+{
+    int alone;
+    int of_both;
+    const double bytes = bench_forward("forward", &alone);
+
+    ck_assert_double_eq(bench_forward("both", &of_both) - bytes,
+                        17 * 5 * sizeof(float));
+    ck_assert(!alone);
+    ck_assert(of_both);
+    command_expect(0, "run --verify --json --repeat 1 "
+                      "-s '" FIELDS " pass=forward'");
+    const json_t *found =
+        json_array_get(json_object_get(command_json(), "results"), 0);
+    ck_assert(json_is_true(json_object_get(found, "passed")));
+    ck_assert_ptr_nonnull(
+        json_object_get(json_object_get(found, "verify"), "scores"));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("command device");
@@ -147,6 +181,7 @@ int main(void)
     tcase_add_test(tests, what_is_prewarmed_is_not_compiled);
     tcase_add_test(tests, a_failing_driver_is_no_missing_device);
     tcase_add_test(tests, a_bench_reports_every_pass);
+    tcase_add_test(tests, a_forward_pass_alone_is_timed_without_scores);
     suite_add_tcase(suite, tests);
 
     SRunner *runner = srunner_create(suite);

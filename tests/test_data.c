@@ -219,10 +219,26 @@ START_TEST(traffic_counts_choices)
     ck_assert_double_eq(
         traffic_compulsory_bytes(&shape, &tensors, FEX_PASS_FORWARD),
         experts * 2 * 16 + 32 + 24 + 24 + 32 + 24);
-    /* also dy; dx, dg and both tables in full */
+    /* also dy and scores; dx, dg and both tables in full */
     ck_assert_double_eq(
         traffic_compulsory_bytes(&shape, &tensors, FEX_PASS_BACKWARD),
-        experts * 2 * 16 + 32 + 24 + 24 + 32 + 32 + 24 + 2 * 160);
+        experts * 2 * 16 + 32 + 24 + 24 + 32 + 24 + 32 + 24 + 2 * 160);
+}
+END_TEST
+
+/* One pass alone neither leaves scores to another nor gets any. */
+START_TEST(traffic_of_one_pass_has_no_scores)
+{
+    const double scores = 2 * 3 * sizeof(float);
+
+    make("hidden=4 top_k=3 experts=10 tokens=2 dtype=f32", DATA_UNIFORM, 1);
+    for (fex_pass pass = FEX_PASS_FORWARD; pass <= FEX_PASS_BACKWARD; pass++) {
+        tool_shape alone = shape;
+        alone.passes = pass;
+        ck_assert_double_eq(traffic_compulsory_bytes(&alone, &tensors, pass),
+                            traffic_compulsory_bytes(&shape, &tensors, pass) -
+                                scores);
+    }
 }
 END_TEST
 
@@ -240,6 +256,7 @@ int main(void)
     tcase_add_test(tests, the_smallest_tables_work);
     tcase_add_test(tests, turns_move_choices_and_leave_empty_slots);
     tcase_add_test(tests, traffic_counts_choices);
+    tcase_add_test(tests, traffic_of_one_pass_has_no_scores);
     suite_add_tcase(suite, tests);
 
     SRunner *runner = srunner_create(suite);

@@ -90,7 +90,8 @@ static fex_status add_shape(bench *b, const tool_shape *shape, evaluation *e)
     if (status == FEX_OK)
         status = evaluation_create(&b->device, shape, e);
     if (status == FEX_OK)
-        status = evaluation_load(e, &inputs, (evaluate_l2)settings->l2);
+        status = evaluation_load(e, &inputs, (evaluate_l2)settings->l2,
+                                 EVALUATE_SCORES_IF_USED);
     for (size_t i = 0; i < OUTCOME_PASSES && status == FEX_OK; i++)
         if (shape->passes & outcome_passes[i])
             status = add_row(b, e, &inputs, outcome_passes[i]);
@@ -207,6 +208,10 @@ static void add_json(const bench *b, const bench_row *row)
                         json_string(shape_pass_name(row->pass)));
     json_object_set_new(object, "family", json_string(row->family));
     json_object_set_new(object, "config", json_string(row->config));
+    if (row->pass == FEX_PASS_FORWARD)
+        json_object_set_new(
+            object, "saves_scores",
+            json_boolean(row->evaluation->memory[TENSOR_SCORES] != 0));
 #define ADD_COLUMN(name, value) report_set_number(object, name, value);
     BENCH_COLUMNS(ADD_COLUMN)
 #undef ADD_COLUMN
@@ -354,7 +359,8 @@ static void print_notes(void)
          "rows are merely read, in plain order; keeping tables in L2 can "
          "exceed\n"
          "it. `floor` is the part of the time in which the device could copy\n"
-         "every byte that has to be moved once.\n");
+         "every byte that has to be moved once. With pass=forward scores are "
+         "not\nasked for; with pass=both they are saved and used.\n");
     shape_print_help();
 }
 

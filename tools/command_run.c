@@ -228,7 +228,8 @@ static fex_status evaluate_on_device(run_state *r, const tool_shape *shape,
     if (status == FEX_OK)
         status = note_startup(r, report_seconds() - begin);
     if (status == FEX_OK)
-        status = evaluation_load(&e, inputs, (evaluate_l2)r->settings->l2);
+        status = evaluation_load(&e, inputs, (evaluate_l2)r->settings->l2,
+                                 EVALUATE_SCORES);
     if (status == FEX_OK)
         status = first_calls(r, &e, outputs);
     for (size_t i = 0; i < OUTCOME_PASSES && status == FEX_OK; i++)

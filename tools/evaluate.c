@@ -153,6 +153,13 @@ static fex_status load_input(evaluation *e, tensor_id id, const void *from)
     return FEX_OK;
 }
 
+static int has_place(const evaluation *e, tensor_id id, evaluate_scores scores)
+{
+    if (id == TENSOR_SCORES && scores == EVALUATE_SCORES_IF_USED)
+        return tensor_scores_are_used(e->shape);
+    return tensor_is_input(e->shape, id) || tensor_is_output(e->shape, id);
+}
+
 static fex_status load_tensor(evaluation *e, tensor_id id, const void *from)
 {
     const tool_device *device = e->device;
@@ -172,11 +179,11 @@ static fex_status load_tensor(evaluation *e, tensor_id id, const void *from)
 }
 
 fex_status evaluation_load(evaluation *e, const tool_tensors *inputs,
-                           evaluate_l2 l2)
+                           evaluate_l2 l2, evaluate_scores scores)
 {
     choose_sets(e, inputs, l2);
     for (tensor_id id = 0; id < TENSOR_COUNT; id++)
-        if (tensor_is_input(e->shape, id) || tensor_is_output(e->shape, id))
+        if (has_place(e, id, scores))
             return_if_error(load_tensor(e, id, inputs->data[id]));
     return_if_error(fex_op_workspace_size(
         e->op, e->shape->passes, e->shape->tokens, &e->workspace_bytes));
@@ -243,7 +250,7 @@ fex_status evaluation_fetch(const evaluation *e, tool_tensors *outputs)
     return_if_error(device_synchronize(e->device));
     for (tensor_id id = 0; id < TENSOR_COUNT; id++) {
         const size_t bytes = tensor_bytes(e->shape, id);
-        if (tensor_is_output(e->shape, id) && bytes > 0)
+        if (tensor_is_output(e->shape, id) && e->memory[id] != 0 && bytes > 0)
             return_if_error(
                 fex_driver_check(e->device->driver,
                                  e->device->driver->cuMemcpyDtoH(

@@ -33,13 +33,20 @@ typedef enum evaluate_l2 {
 } evaluate_l2;
 #define EVALUATE_L2_CHOICES "cold|warm"
 
+/* Whether a forward pass writes its scores. */
+typedef enum evaluate_scores {
+    EVALUATE_SCORES,        /* always: they are a result */
+    EVALUATE_SCORES_IF_USED /* where the shape has a backward pass, too */
+} evaluate_scores;
+
 /* One shape on a device. Inputs exist in several sets, used in turn; outputs
  * exist once. */
 typedef struct evaluation {
     const tool_device *device;
     const tool_shape *shape;
     fex_op *op;
-    CUdeviceptr memory[TENSOR_COUNT]; /* set after set; 0: not used */
+    CUdeviceptr memory[TENSOR_COUNT]; /* set after set; 0: not used, and NULL
+                                       * in calls */
     size_t set_bytes[TENSOR_COUNT];
     size_t token_sets; /* of what has a row a token */
     size_t table_sets;
@@ -56,7 +63,7 @@ fex_status evaluation_create(const tool_device *device, const tool_shape *shape,
 /* Allocates device memory and fills it: turn 0 is exactly `inputs`, the
  * outputs are all ones, which are NaN. */
 fex_status evaluation_load(evaluation *evaluation, const tool_tensors *inputs,
-                           evaluate_l2 l2);
+                           evaluate_l2 l2, evaluate_scores scores);
 
 /* The device arrays of a turn: which set of each input it uses. */
 tool_tensors evaluation_tensors(const evaluation *evaluation, size_t turn);
@@ -70,7 +77,7 @@ fex_status evaluation_call(evaluation *evaluation, fex_pass pass);
 const char *evaluation_family(const evaluation *evaluation, fex_pass pass,
                               char config[FEX_LAUNCH_TEXT_MAX]);
 
-/* Copies the outputs to host memory. Waits for the stream. */
+/* Copies the outputs that there are to host memory. Waits for the stream. */
 fex_status evaluation_fetch(const evaluation *evaluation,
                             tool_tensors *outputs);
 

@@ -96,6 +96,11 @@ int tensor_is_output(const tool_shape *shape, tensor_id id)
     return (tensor_table[id].written_by & (unsigned)shape->passes) != 0;
 }
 
+int tensor_scores_are_used(const tool_shape *shape)
+{
+    return shape->passes == FEX_PASS_BOTH;
+}
+
 static fex_status allocate(tool_tensors *tensors, const tool_shape *shape,
                            int (*wanted)(const tool_shape *, tensor_id))
 {

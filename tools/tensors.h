@@ -39,7 +39,8 @@ typedef struct tensor_row {
     char columns; /* 'H' or 'K' */
     tensor_type type;
     unsigned read_by;    /* the passes that read it */
-    unsigned written_by; /* the passes that write it; scores are both */
+    unsigned written_by; /* the passes that write it; a backward pass may also
+                          * read scores */
 } tensor_row;
 
 extern const tensor_row tensor_table[TENSOR_COUNT];
@@ -66,6 +67,10 @@ void tensor_store_index(const tool_shape *shape, void *indices,
 /* Whether the passes of the shape read it from outside, or write it. */
 int tensor_is_input(const tool_shape *shape, tensor_id id);
 int tensor_is_output(const tool_shape *shape, tensor_id id);
+
+/* Whether the forward pass saves scores for a backward pass, as in training,
+ * which one alone, as in inference, need not. */
+int tensor_scores_are_used(const tool_shape *shape);
 
 /* Allocates those inputs or outputs that are NULL, not initialised (one byte
  * where the size is 0). FEX_ERROR_OUT_OF_MEMORY; what was allocated stays. */

@@ -69,8 +69,10 @@ double traffic_compulsory_bytes(const tool_shape *shape,
     double bytes = input_bytes(shape, counts.experts, pass);
 
     for (tensor_id id = 0; id < TENSOR_COUNT; id++)
-        if (tensor_table[id].written_by & (unsigned)pass)
+        if (id != TENSOR_SCORES && tensor_table[id].written_by & (unsigned)pass)
             bytes += (double)tensor_bytes(shape, id);
+    if (tensor_scores_are_used(shape))
+        bytes += (double)tensor_bytes(shape, TENSOR_SCORES);
     return bytes;
 }
 

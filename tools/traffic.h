@@ -12,7 +12,8 @@ double traffic_gathered_bytes(const tool_shape *shape,
                               const tool_tensors *inputs, fex_pass pass);
 
 /* What has to cross the memory bus even with an infinite cache: each input
- * that is used read once, each result written once. */
+ * that is used read once, each result written once. Scores count where a shape
+ * has both passes: one writes them, the other reads them. */
 double traffic_compulsory_bytes(const tool_shape *shape,
                                 const tool_tensors *inputs, fex_pass pass);
 
