@@ -4,13 +4,19 @@
 #include "config.h"
 
 #include <stdio.h>
+#include <string.h>
 
+#include "digest.h"
 #include "plan.h"
 #include "prewarm.h"
 
 #define PREWARM_FLAGS (FEX_PREWARM_CHECK | FEX_PREWARM_REFRESH)
 
-/* Where kernels are told of and counted, and the first failure. */
+/* Each family of either pass, and the check of indices. */
+enum { KERNELS_MAX = 2 * FEX_FAMILIES_MAX * FEX_KERNELS_MAX + 1 };
+
+/* Where kernels are told of and counted, which have been, and the first
+ * failure. */
 typedef struct tally {
     fex_loader *loader;
     const fex_sources *sources;
@@ -18,6 +24,8 @@ typedef struct tally {
     fex_prewarm_function function;
     void *user;
     fex_prewarm_counts *counts;
+    char keys[KERNELS_MAX][FEX_DIGEST_TEXT];
+    size_t key_count;
     fex_status status;
     char error[1024];
 } tally;
@@ -46,27 +54,45 @@ static void count_kernel(fex_prewarm_counts *counts,
     ++*of_outcome[outcome];
 }
 
-/* Brings in one kernel; a failure is kept, and the others still tried. */
-static void prewarm_kernel(tally *t, const fex_kernel_spec *spec)
+/* Families and passes share kernels. */
+static int is_new(tally *t, const char *key)
 {
-    fex_recipe recipe;
-    fex_prewarm_outcome outcome = FEX_PREWARM_FAILED;
-    fex_status status = fex_loader_prewarm(t->loader, spec, t->flags, &outcome);
+    for (size_t i = 0; i < t->key_count; i++)
+        if (strcmp(t->keys[i], key) == 0)
+            return 0;
+    snprintf(t->keys[t->key_count++], FEX_DIGEST_TEXT, "%s", key);
+    return 1;
+}
+
+/* Keeps a failure before any other call of this thread, of the function that is
+ * told too, can replace its sentence. */
+static void note(tally *t, fex_prewarm_outcome outcome, fex_status status)
+{
     if (t->counts != NULL)
         count_kernel(t->counts, outcome);
-    if (t->function != NULL) {
-        const fex_status words = fex_specialize(t->sources, spec, &recipe);
-        if (words == FEX_OK) {
-            t->function(t->user, outcome, recipe.words);
-            fex_recipe_free(&recipe);
-        } else if (status == FEX_OK) {
-            status = words;
-        }
-    }
     if (t->status == FEX_OK && status != FEX_OK) {
         t->status = status;
         snprintf(t->error, sizeof t->error, "%s", fex_last_error());
     }
+}
+
+/* Brings in one kernel; after a failure the others are still tried. */
+static void prewarm_kernel(tally *t, const fex_kernel_spec *spec)
+{
+    fex_recipe recipe;
+    fex_prewarm_outcome outcome = FEX_PREWARM_FAILED;
+    fex_status status = fex_specialize(t->sources, spec, &recipe);
+    if (status != FEX_OK) {
+        note(t, outcome, status);
+        return;
+    }
+    if (is_new(t, recipe.key)) {
+        status = fex_loader_prewarm(t->loader, spec, t->flags, &outcome);
+        note(t, outcome, status);
+        if (t->function != NULL)
+            t->function(t->user, outcome, recipe.words);
+    }
+    fex_recipe_free(&recipe);
 }
 
 static void prewarm_family(tally *t, const fex_problem *problem,

@@ -79,7 +79,7 @@ START_TEST(each_kernel_is_compiled_once)
     ck_assert_uint_gt(first.compiled, 0);
     ck_assert_uint_eq((uint64_t)scratch_count(scratch, ".fexk"),
                       first.compiled);
-    ck_assert_uint_eq(first.requested, first.compiled + first.hit);
+    ck_assert_uint_eq(first.requested, first.compiled);
     ck_assert_uint_eq((uint64_t)told.calls, first.requested);
     for (int i = 0; i < told.calls; i++)
         ck_assert_ptr_nonnull(strstr(told.kernels[i], ARCHITECTURE));
@@ -104,15 +104,35 @@ START_TEST(counts_are_added_up)
 }
 END_TEST
 
-/* A pass asks for kernels of its own: both ask for no more than each. */
-START_TEST(passes_add_up)
+static int is_told(const char *kernel)
 {
+    int times = 0;
+    for (int i = 0; i < told.calls; i++)
+        times += strcmp(told.kernels[i], kernel) == 0;
+    return times;
+}
+
+/* Both passes ask for what each does, and once for what they share. */
+START_TEST(passes_share_kernels)
+{
+    static char forward_kernels[32][512];
     fex_prewarm_counts forward = {0}, backward = {0}, both = {0};
+    uint64_t shared = 0;
     test_ok(prewarm(FEX_PASS_FORWARD, 0, &forward));
+    memcpy(forward_kernels, told.kernels, sizeof forward_kernels);
     test_ok(prewarm(FEX_PASS_BACKWARD, 0, &backward));
+    for (uint64_t i = 0; i < forward.requested; i++)
+        shared += (uint64_t)is_told(forward_kernels[i]);
+    ck_assert_uint_gt(shared, 0);
+    ck_assert_uint_eq(backward.hit, shared);
+
     test_ok(prewarm(FEX_PASS_BOTH, 0, &both));
     ck_assert_uint_eq(both.compiled, 0);
-    ck_assert_uint_eq(both.requested, forward.requested + backward.requested);
+    ck_assert_uint_eq(both.requested,
+                      forward.requested + backward.requested - shared);
+    ck_assert_uint_eq((uint64_t)told.calls, both.requested);
+    for (int i = 0; i < told.calls; i++)
+        ck_assert_int_eq(is_told(told.kernels[i]), 1);
 }
 END_TEST
 
@@ -196,6 +216,25 @@ static void names_what_is_missing(unsigned flags)
                   told.kernels[0]);
     ck_assert_int_eq(scratch_count(scratch, ".fexk"), 0);
 }
+
+/* What is told may use the library elsewhere, and fail there. */
+static void tell_and_fail(void *user, fex_prewarm_outcome outcome,
+                          const char *kernel)
+{
+    tell(user, outcome, kernel);
+    test_refused(fex_op_create(NULL, &desc, NULL), FEX_ERROR_INVALID_ARGUMENT,
+                 "NULL");
+}
+
+START_TEST(first_failure_is_kept_whatever_is_told)
+{
+    told.calls = 0;
+    test_refused(fex_prewarm(context, &desc, FEX_PASS_BOTH, 100, ARCHITECTURE,
+                             FEX_PREWARM_CHECK, tell_and_fail, &told, NULL),
+                 FEX_ERROR_JIT_FORBIDDEN, ARCHITECTURE);
+    ck_assert_ptr_nonnull(strstr(fex_last_error(), told.kernels[0]));
+}
+END_TEST
 
 START_TEST(check_compiles_nothing)
 {
@@ -315,12 +354,13 @@ static void fill(TCase *tests)
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, each_kernel_is_compiled_once);
     tcase_add_test(tests, counts_are_added_up);
-    tcase_add_test(tests, passes_add_up);
+    tcase_add_test(tests, passes_share_kernels);
     tcase_add_test(tests, checked_mode_asks_for_its_kernel);
     tcase_add_loop_test(tests, oldest_and_newest_compile, 0, 2);
     tcase_add_test(tests, refresh_keeps_what_is_of_this_compiler);
     tcase_add_test(tests, monitor_hears_of_every_compile);
     tcase_add_test(tests, check_compiles_nothing);
+    tcase_add_test(tests, first_failure_is_kept_whatever_is_told);
     tcase_add_test(tests, policy_forbids_compiling);
     tcase_add_test(tests, warm_cache_needs_no_compiler);
     tcase_add_test(tests, others_are_tried_after_a_failure);
