@@ -129,13 +129,15 @@ FEX_API const char *fex_version(void);
     X(ERROR_DEVICE_OUT_OF_MEMORY, 4, "out of device memory")                   \
     X(ERROR_WORKSPACE, 5, "workspace missing, too small or misaligned")        \
     X(ERROR_INDEX, 6, "an expert index is not below num_experts")              \
-    X(ERROR_NOT_PREPARED, 7, "a kernel would have to be loaded during capture") \
+    X(ERROR_NOT_PREPARED, 7,                                                   \
+      "a kernel would have to be loaded during capture")                       \
     X(ERROR_NO_DRIVER, 8, "the CUDA driver library could not be opened")       \
     X(ERROR_NO_DEVICE, 9, "no such CUDA device")                               \
     X(ERROR_DRIVER, 10, "a CUDA driver call failed")                           \
     X(ERROR_NO_COMPILER, 11, "the NVRTC library could not be opened")          \
     X(ERROR_COMPILE, 12, "NVRTC rejected a kernel")                            \
-    X(ERROR_JIT_FORBIDDEN, 13, "a kernel is not cached and compiling is forbidden") \
+    X(ERROR_JIT_FORBIDDEN, 13,                                                 \
+      "a kernel is not cached and compiling is forbidden")                     \
     X(ERROR_IO, 14, "a file could not be read or written")                     \
     X(ERROR_CORRUPT, 15, "a file is damaged or not of the expected format")    \
     X(ERROR_FORKED, 16, "the context belongs to the parent process")
@@ -233,9 +235,11 @@ typedef struct fex_context_options {
                                * $XDG_CACHE_HOME/flashexpert_rtc, else
                                * $HOME/.cache/flashexpert_rtc */
     const char *cache_path;   /* read-only tiers, separated by ':', each a
-                               * cache directory or a bundle file; NULL:
-                               * $FLASHEXPERT_CACHE_PATH, else the directory
-                               * PREFIX/share/flashexpert_rtc/cache */
+                               * cache directory or a bundle file, ":" for
+                               * none; NULL: $FLASHEXPERT_CACHE_PATH, else the
+                               * directory PREFIX/share/flashexpert_rtc/cache.
+                               * One that is named and missing, or is neither,
+                               * is told of by one warning */
     const char *kernel_dir;   /* kernel sources used instead of the embedded
                                * ones; NULL: $FLASHEXPERT_KERNEL_DIR, if set */
     fex_log_function log;     /* NULL: messages at or above the level of
@@ -337,7 +341,8 @@ typedef struct fex_op fex_op;
 
 typedef struct fex_op_desc {
     size_t size;                 /* sizeof(fex_op_desc) */
-    fex_dtype dtype;             /* of x, D, U, y and their gradients; required */
+    fex_dtype dtype;             /* of x, D, U, y and their gradients;
+                                  * required */
     fex_dtype routing_dtype;     /* of g and dg: dtype or F32; AUTO: dtype */
     fex_dtype weight_grad_dtype; /* of dD and dU: dtype or F32; AUTO: dtype */
     fex_index_type index_type;
@@ -379,8 +384,8 @@ FEX_API fex_status fex_op_workspace_size(const fex_op *op, fex_pass passes,
  * find everything loaded. Prepares for device pointers and row strides that
  * are multiples of 16 bytes (or, where H does not allow it, of the largest
  * power of two that a dense row allows); a launch with less aligned arguments
- * loads what it needs on first use. Idempotent. Not to be called while a stream of
- * this thread is being captured: the driver may not load a kernel then.
+ * loads what it needs on first use. Idempotent. Not to be called while a stream
+ * of this thread is being captured: the driver may not load a kernel then.
  *
  * FEX_OK
  * FEX_ERROR_INVALID_ARGUMENT    NULL, unknown pass, num_tokens out of range
@@ -425,7 +430,8 @@ typedef struct fex_forward_args {
     int64_t expert_states_stride;
     int64_t scores_stride;
     void *workspace;                 /* fex_op_workspace_size bytes, 256-byte
-                                      * aligned; any content, and none to keep */
+                                      * aligned; any content, and none to
+                                      * keep */
     size_t workspace_size;
 } fex_forward_args;
 
@@ -524,7 +530,8 @@ FEX_API fex_status fex_reference_backward(const fex_op_desc *desc,
 #define FEX_PREWARM_CHECK 1u   /* compile nothing, only look */
 #define FEX_PREWARM_REFRESH 2u /* compile again what an older compiler made */
 
-/* Counts of a prewarm, in kernels. */
+/* Counts of a prewarm, in kernels: one that families or passes share counts
+ * once a call. */
 typedef struct fex_prewarm_counts {
     size_t size;
     uint64_t requested; /* hit + compiled + missing + failed */
@@ -566,8 +573,10 @@ typedef void (*fex_prewarm_function)(void *user, fex_prewarm_outcome outcome,
  *                             names the first
  * FEX_ERROR_NO_COMPILER, FEX_ERROR_COMPILE, FEX_ERROR_OUT_OF_MEMORY,
  * FEX_ERROR_FORKED
- * FEX_ERROR_IO                compiled, but the cache directory cannot be
- *                             written; or kernel_dir lacks a kernel's source
+ * FEX_ERROR_IO                the cache directory cannot be written, which is
+ *                             found out before anything is compiled, or cannot
+ *                             be any more; or kernel_dir lacks a kernel's
+ *                             source
  * After a failure of one kernel the others have still been tried. */
 FEX_API fex_status fex_prewarm(fex_context *context, const fex_op_desc *desc,
                                fex_pass passes, int64_t num_tokens,
