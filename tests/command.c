@@ -5,6 +5,7 @@
 
 #include <check.h>
 #include <ctype.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,18 +18,19 @@ static command_result result;
 static json_t *document;
 
 /* The command, by an absolute path: in the folder that make check names, or
- * the current one when this is first called. */
+ * the current one when this is first called, before tests leave it. */
 static const char *command_path(void)
 {
     static char path[4200];
-    const char *folder = getenv("top_builddir");
-    char here[4096];
+    const char *named = getenv("top_builddir");
+    char folder[PATH_MAX];
 
     if (path[0] != '\0')
         return path;
-    if (folder == NULL && getcwd(here, sizeof here) != NULL)
-        folder = here;
-    snprintf(path, sizeof path, "%s/flashexpert", folder);
+    if (named == NULL)
+        named = ".";
+    snprintf(path, sizeof path, "%s/flashexpert",
+             realpath(named, folder) != NULL ? folder : named);
     return path;
 }
 

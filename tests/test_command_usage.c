@@ -59,19 +59,23 @@ START_TEST(help_of_a_command_lists_every_option)
 }
 END_TEST
 
-/* The text of the manual page, with the backslashes before dashes removed. */
+/* The text of the manual page, with the backslashes before dashes removed; ""
+ * where it is not found. */
 static char manual[1 << 16];
 
+/* For main: top_srcdir may be relative, and tests work in another folder. */
 static void read_manual(void)
 {
+    const char *const source = getenv("top_srcdir");
     char path[4096];
     size_t length = 0;
     int c;
 
     snprintf(path, sizeof path, "%s/tools/flashexpert.1",
-             getenv("top_srcdir"));
+             source != NULL ? source : ".");
     FILE *file = fopen(path, "r");
-    ck_assert_msg(file != NULL, "%s", path);
+    if (file == NULL)
+        return;
     while ((c = getc(file)) != EOF && length + 1 < sizeof manual)
         if (c != '\\')
             manual[length++] = (char)c;
@@ -83,7 +87,7 @@ START_TEST(the_manual_knows_every_command_option_and_key)
 {
     char words[64];
 
-    read_manual();
+    ck_assert_msg(manual[0] != '\0', "tools/flashexpert.1 is not found");
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
         snprintf(words, sizeof words, ".SS %s", commands[i]->name);
         contains(manual, words);
@@ -274,6 +278,7 @@ int main(void)
     TCase *tests = tcase_create("usage");
     const int count = (int)(sizeof mistakes / sizeof mistakes[0]);
 
+    read_manual();
     tcase_add_checked_fixture(tests, command_enter_scratch,
                               command_leave_scratch);
     tcase_set_timeout(tests, 120);

@@ -5,7 +5,9 @@
 set -eu
 : "${top_srcdir:?the source folder; make check sets it}"
 : "${top_builddir:?the build folder; make check sets it}"
-folder=$top_builddir/tests/simt/.libs
+# Absolute: some programs work in a folder of their own.
+build=$(cd "$top_builddir" && pwd)
+folder=$build/tests/simt/.libs
 
 # Its compiler is the host's: without one there is no use in building it.
 if grep -qs '^S\["HAVE_CXX_TRUE"\]="#"' "$top_builddir/config.status"; then
@@ -25,7 +27,7 @@ FLASHEXPERT_LIBNVRTC=$folder/libnvrtc.so
 simt=$top_srcdir/tests/simt
 sum=$(cat "$simt"/*.h "$simt"/*.cuh "$simt"/compile.c "$simt"/translate.c |
     cksum | cut -d ' ' -f 1)-${FLASHEXPERT_SIM_RACES:-0}
-FLASHEXPERT_CACHE_DIR=$top_builddir/tests/cache-simt/$sum
+FLASHEXPERT_CACHE_DIR=$build/tests/cache-simt/$sum
 FLASHEXPERT_CACHE_PATH=: # no read-only tiers
 
 # Another order of blocks and threads each time, which can be had again.
