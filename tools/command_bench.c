@@ -337,7 +337,8 @@ static const tool_option options[] = {
     ROW("shape", 's', OPTION_TEXTS, shapes, "SHAPE", NULL, 0, 0,
         "what to measure; may be repeated"),
     ROW("shapes", 0, OPTION_TEXTS, shape_files, "FILE", NULL, 0, 0,
-        "a file of shapes, one a line, or - for standard input; may be repeated"),
+        "a file of shapes, one a line, or - for standard input; may be "
+        "repeated"),
     ROW("distribution", 0, OPTION_CHOICE, distribution, DATA_DISTRIBUTIONS,
         "uniform", 0, 0, "how tokens choose experts"),
     ROW("seed", 0, OPTION_NUMBER, seed, "N", "1", 0, 0, "of the data"),

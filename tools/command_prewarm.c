@@ -314,8 +314,8 @@ static int report(prewarm *p, double seconds)
     char kernels[REPORT_COUNT_MAX];
     report_format_count(counts.requested, "kernel", kernels);
     printf("%s: %llu compiled, %llu found, %llu missing, %llu failed; %.1f s\n",
-           kernels, (unsigned long long)counts.compiled, (unsigned long long)counts.hit,
-           (unsigned long long)counts.missing,
+           kernels, (unsigned long long)counts.compiled,
+           (unsigned long long)counts.hit, (unsigned long long)counts.missing,
            (unsigned long long)counts.failed, seconds);
     return code;
 }
@@ -353,7 +353,8 @@ static const tool_option options[] = {
     ROW("shape", 's', OPTION_TEXTS, shapes, "SHAPE", NULL, 0, 0,
         "what will be evaluated; may be repeated"),
     ROW("shapes", 0, OPTION_TEXTS, shape_files, "FILE", NULL, 0, 0,
-        "a file of shapes, one a line, or - for standard input; may be repeated"),
+        "a file of shapes, one a line, or - for standard input; may be "
+        "repeated"),
     ROW("arch", 'a', OPTION_TEXTS, architectures, "ARCH", NULL, 0, 0,
         "sm_80,sm_90a,... or all; may be repeated (default: the device's)"),
     ROW("jobs", 'j', OPTION_NUMBER, jobs, "N", NULL, 1, 1024,

@@ -33,8 +33,9 @@ typedef struct tool_shapes {
 fex_status shape_list_add(tool_shapes *list, const char *origin,
                           const char *text, const tool_shape *data);
 
-/* Adds the shapes of a file, or of standard input for "-". Also FEX_ERROR_IO, if it cannot be read, and
- * FEX_ERROR_INVALID_ARGUMENT if there is no shape in it. */
+/* Adds the shapes of a file, or of standard input for "-". Also FEX_ERROR_IO,
+ * if it cannot be read, and FEX_ERROR_INVALID_ARGUMENT if there is no shape in
+ * it. */
 fex_status shape_list_add_file(tool_shapes *list, const char *path);
 
 /* Adds what the options --shape and --shapes of a command were given; that

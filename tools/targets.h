@@ -10,7 +10,8 @@
 enum { TARGET_DEVICES_MAX = 16, TARGET_ARCHITECTURES_MAX = 64 };
 
 typedef struct prewarm_targets {
-    fex_device devices[TARGET_DEVICES_MAX]; /* this machine's, of each kind one */
+    fex_device devices[TARGET_DEVICES_MAX]; /* this machine's, of each kind
+                                             * one */
     size_t device_count;
     const char *architectures[TARGET_ARCHITECTURES_MAX]; /* each once */
     size_t architecture_count;
