@@ -15,8 +15,10 @@ constexpr int ROWS_AT_ONCE = TOKENS; // that blocks' threads count together
 constexpr int ROW_THREADS = THREADS / ROWS_AT_ONCE;
 constexpr int LANE_COUNTERS = 8;
 constexpr int COUNTERS = ceil_div(BLOCKS + 1, LANE_COUNTERS) * LANE_COUNTERS;
-constexpr int PAIRS = COUNTERS / 2; // of counters, in a word
-constexpr int ROUNDS = 8;           // of loads in flight at once
+constexpr int PAIRS = COUNTERS / 2;                // of counters, in a word
+constexpr int PART_WORDS = ceil_div(COUNTERS, 32); // a bit for each of a token
+constexpr int LEFT_WORDS = 2 * TOKENS * PART_WORDS;
+constexpr int ROUNDS = 8; // of loads in flight at once
 // A crowded part has more slots than uniform choices would ever give it, or
 // more than there are experts.
 constexpr int CROWD = min_of(16 + TOP_K / BLOCKS * 2, FEX_ROUTE_BLOCK);
@@ -36,17 +38,52 @@ struct RouteCounts {
     // on from there, as its own get their place; and TOKENS further on the
     // routes of those before.
     unsigned before[FEX_ROUTE_GROUP][PAIRS];
-    unsigned starts[COUNTERS]; // of the group's blocks
-    unsigned firsts[COUNTERS]; // the routes of the tokens before this block's
+    unsigned starts[COUNTERS]; // where this block's routes begin in the group's
     unsigned owns[COUNTERS];   // where this block's keys begin
+    // Parts that are left for whole warps: the crowded ones of each token, then
+    // other long ones. A bit each; neighbours are of different words.
+    unsigned left[LEFT_WORDS];
     unsigned long long sums[WARPS];
     unsigned copies;    // of the group
     unsigned next_copy; // of this block
+    unsigned next_word; // of parts that were left
 
+    // Leaves a part of one of this block's tokens.
+    __device__ __forceinline__ void leave(bool crowded, int row, int block)
+    {
+        const int first = (crowded ? 0 : TOKENS) + row % TOKENS;
+        atomicOr(&left[first * PART_WORDS + block % PART_WORDS],
+                 1u << block / PART_WORDS);
+    }
     // The routes before of one of this block's tokens.
     __device__ __forceinline__ unsigned (&listed(int row))[PAIRS]
     {
         return before[(row + TOKENS) % FEX_ROUTE_GROUP];
+    }
+};
+
+__device__ __forceinline__ unsigned half_of(const unsigned *words, int i)
+{
+    return words[i / 2] >> i % 2 * 16 & 0xffffu;
+}
+
+// A token's part of a block.
+struct Part {
+    int keys, count; // in shared memory
+    int routes;      // in the group's
+
+    __device__ __forceinline__ Part(RouteCounts &counts, int row, int block)
+    {
+        // It ends where the token's counters are when all its slots have a
+        // place, and where the one of the token before ends it begins.
+        const int begin =
+            row % TOKENS == 0
+                ? 0
+                : static_cast<int>(half_of(counts.before[row - 1], block));
+        keys = static_cast<int>(counts.owns[block]) + begin;
+        count = static_cast<int>(half_of(counts.before[row], block)) - begin;
+        routes = static_cast<int>(counts.starts[block] +
+                                  half_of(counts.listed(row), block));
     }
 };
 
@@ -68,11 +105,6 @@ struct Crowd {
     CrowdedPart parts[TOKENS][CROWDED_PARTS];
     unsigned count[TOKENS];
 };
-
-__device__ __forceinline__ unsigned half_of(const unsigned *words, int i)
-{
-    return words[i / 2] >> i % 2 * 16 & 0xffffu;
-}
 
 __device__ __forceinline__ void set_half(unsigned &word, int shift,
                                          unsigned half)
@@ -114,8 +146,10 @@ __device__ __forceinline__ void clear_counts(RouteCounts &counts)
 {
     for (int i = threadIdx.x; i < FEX_ROUTE_GROUP * PAIRS; i += THREADS)
         counts.before[i / PAIRS][i % PAIRS] = 0;
+    for (int i = threadIdx.x; i < LEFT_WORDS; i += THREADS)
+        counts.left[i] = 0;
     if (threadIdx.x == 0)
-        counts.copies = counts.next_copy = 0;
+        counts.copies = counts.next_copy = counts.next_word = 0;
 }
 
 __device__ __forceinline__ void count_blocks(const fex_sort_routes_args &args,
@@ -213,15 +247,14 @@ __device__ __forceinline__ void count_experts(const fex_sort_routes_args &args,
     }
 }
 
-// Of two blocks of experts: fills in what is said of `before` and `firsts`;
-// routes and slots are then those of the group and of this block.
-__device__ __forceinline__ void add_up_pair(RouteCounts &counts,
-                                            const Crowd &crowded, int own_row,
-                                            int pair, unsigned (&routes)[2],
-                                            unsigned (&slots)[2])
+// Of two blocks of experts: fills in what is said of `before`. Routes and slots
+// are then those of the group and of this block, firsts the routes of the tokens
+// before this block's.
+__device__ __forceinline__ void
+add_up_pair(RouteCounts &counts, const Crowd &crowded, int own_row, int pair,
+            unsigned (&firsts)[2], unsigned (&routes)[2], unsigned (&slots)[2])
 {
     unsigned pairs[FEX_ROUTE_GROUP];
-    unsigned firsts[2] = {};
     for (int row = 0; row < FEX_ROUTE_GROUP; ++row)
         pairs[row] = counts.before[row][pair];
 #pragma unroll
@@ -229,7 +262,7 @@ __device__ __forceinline__ void add_up_pair(RouteCounts &counts,
         const bool own = row >= own_row && row < own_row + TOKENS;
         if (row == own_row)
             for (int j = 0; j < 2; ++j)
-                counts.firsts[pair * 2 + j] = firsts[j] = routes[j];
+                firsts[j] = routes[j];
         if (own) {
             counts.before[row][pair] = slots[0] | slots[1] << 16;
             counts.listed(row)[pair] =
@@ -262,11 +295,13 @@ __device__ __forceinline__ void add_up(RouteCounts &counts,
     const int lane = threadIdx.x % 32;
     Sums sum = 0;
     for (int pair = first; pair < end; ++pair) {
+        unsigned firsts[2] = {};
         unsigned routes[2] = {};
         unsigned slots[2] = {};
-        add_up_pair(counts, crowded, own_row, pair, routes, slots);
+        add_up_pair(counts, crowded, own_row, pair, firsts, routes, slots);
         for (int j = 0; j < 2; ++j) {
-            counts.starts[pair * 2 + j] = static_cast<unsigned>(sum);
+            counts.starts[pair * 2 + j] =
+                static_cast<unsigned>(sum) + firsts[j];
             counts.owns[pair * 2 + j] = static_cast<unsigned>(sum >> 32);
             sum += routes[j] | static_cast<Sums>(slots[j]) << 32;
         }

@@ -24,7 +24,7 @@
 // TOKENS, THREADS, SHARED_BYTES
 
 // A part that one lane sorts: longer than most are.
-constexpr int SHORT = TOP_K / BLOCKS > 2 ? 16 : 8;
+constexpr int SHORT = TOP_K / BLOCKS > 2 ? 12 : 8;
 
 static_assert(SHORT <= CROWD);
 static_assert(TOP_K <= static_cast<int>(COPY_SLOTS));
@@ -87,86 +87,91 @@ __device__ __forceinline__ void place_slots(const fex_sort_routes_args &args,
     }
 }
 
-// The parts of a token, a lane each; the long ones by all lanes.
-__device__ __forceinline__ void finish_parts(Shared &shared, int row,
-                                             int first_row, fex_route *routes)
+// The parts of a token, a lane each; long ones are left for whole warps.
+__device__ __forceinline__ void finish_short_parts(Shared &shared, int row,
+                                                   fex_route *routes)
 {
-    const int lane = threadIdx.x % 32;
     const SlotWeights<ROUTING_DTYPE> weights = {shared.weights[row % TOKENS]};
-    // A part ends where this token's counters are now, and the next one began.
-    const unsigned *const ends = shared.counts.before[row];
-    const unsigned *const begins =
-        row == first_row ? nullptr : shared.counts.before[row - 1];
-    for (int base = threadIdx.x % ROW_THREADS / 32 * 32; base < BLOCKS;
-         base += ROW_THREADS) {
-        const int block = min_of(base + lane, BLOCKS - 1);
-        const unsigned begin = begins != nullptr ? half_of(begins, block) : 0;
-        const int count = base + lane < BLOCKS
-                              ? static_cast<int>(half_of(ends, block) - begin)
-                              : 0;
-        const int part = static_cast<int>(shared.counts.owns[block] + begin);
-        const int to = static_cast<int>(
-            shared.counts.starts[block] + shared.counts.firsts[block] +
-            half_of(shared.counts.listed(row), block));
-        if (count > 1 && count <= SHORT)
-            finish_short<SHORT>(weights, shared.keys + part, count,
-                                routes + to);
-        unsigned left = __ballot_sync(FULL_WARP, count > SHORT);
-        for (; left != 0; left &= left - 1) {
-            const int owner = __ffs(static_cast<int>(left)) - 1;
-            const int own_count = __shfl_sync(FULL_WARP, count, owner);
-            finish_long(weights,
-                        shared.keys + __shfl_sync(FULL_WARP, part, owner),
-                        own_count, routes + __shfl_sync(FULL_WARP, to, owner),
-                        own_count > CROWD);
-        }
+    for (int block = threadIdx.x % ROW_THREADS; block < BLOCKS;
+         block += ROW_THREADS) {
+        const Part part(shared.counts, row, block);
+        if (part.count > SHORT)
+            shared.counts.leave(part.count > CROWD, row, block);
+        else if (part.count > 1)
+            finish_short<SHORT>(weights, shared.keys + part.keys, part.count,
+                                routes + part.routes);
+    }
+}
+
+// A word of parts that were left.
+__device__ __forceinline__ void finish_word(Shared &shared, int number,
+                                            int first_row, fex_route *routes)
+{
+    const int row = number / PART_WORDS % TOKENS;
+    const int word = number % PART_WORDS;
+    const SlotWeights<ROUTING_DTYPE> weights = {shared.weights[row]};
+    unsigned left = shared.counts.left[number];
+    for (; left != 0; left &= left - 1) {
+        const int bit = __ffs(static_cast<int>(left)) - 1;
+        const Part part(shared.counts, first_row + row,
+                        bit * PART_WORDS + word);
+        finish_long(weights, shared.keys + part.keys, part.count,
+                    routes + part.routes, part.count > CROWD,
+                    routes + shared.counts.starts[BLOCKS],
+                    &shared.counts.next_copy);
+    }
+}
+
+// The parts that were left, by whichever warp is free.
+__device__ __forceinline__ void finish_long_parts(Shared &shared, int first_row,
+                                                  fex_route *routes)
+{
+    for (;;) {
+        unsigned number = 0;
+        if (threadIdx.x % 32 == 0)
+            number = atomicAdd(&shared.counts.next_word, 1u);
+        number = __shfl_sync(FULL_WARP, number, 0);
+        if (number >= LEFT_WORDS)
+            break;
+        finish_word(shared, static_cast<int>(number), first_row, routes);
     }
 }
 
 // ---- Store: this block's tokens' routes to a block of experts are neighbours
 
-// Those keys of the lanes that are copies.
-__device__ __forceinline__ void store_copies(Shared &shared, fex_route *copies,
-                                             unsigned key, unsigned lanes)
+__device__ __forceinline__ void store_route(const Shared &shared, fex_route *to,
+                                            unsigned key)
 {
-    const int lane = threadIdx.x % 32;
-    unsigned at = 0;
-    if (lane == 0)
-        at = atomicAdd(&shared.counts.next_copy,
-                       static_cast<unsigned>(__popc(lanes)));
-    at = __shfl_sync(FULL_WARP, at, 0) +
-         static_cast<unsigned>(__popc(lanes & lanes_below(lane)));
-    if ((lanes >> lane & 1u) != 0)
-        copies[at].place = key;
+    const fex_route route = {key, 0.0f};
+    if (is_merged(route)) { // the sum is there
+        to->place = key;
+        return;
+    }
+    const float weight = Dtype<ROUTING_DTYPE>::widen(
+        shared.weights[row_of(route) % TOKENS][slot_of(route)]);
+    *reinterpret_cast<uint2 *>(to) = make_uint2(key, __float_as_uint(weight));
 }
 
+// CROWDED_TOO: whether there may be crowded parts. They have less routes than
+// slots, and are stored already.
+template <bool CROWDED_TOO>
 __device__ __forceinline__ void store_routes(Shared &shared, fex_route *routes)
 {
     const int lane = threadIdx.x % 32;
     for (int block = threadIdx.x / 32; block < BLOCKS; block += WARPS) {
-        const unsigned end = shared.counts.owns[block + 1];
-        fex_route *to =
-            routes + shared.counts.starts[block] + shared.counts.firsts[block];
-        for (unsigned base = shared.counts.owns[block]; base < end;
-             base += 32) {
-            const bool inside = base + lane < end;
-            const unsigned key = inside ? shared.keys[base + lane] : NO_KEY;
-            const bool is_route = !is_copy(key);
-            const unsigned lanes = __ballot_sync(FULL_WARP, is_route);
-            const unsigned copies =
-                __ballot_sync(FULL_WARP, inside && !is_route);
-            if (copies != 0)
-                store_copies(shared, routes + shared.counts.starts[BLOCKS], key,
-                             copies);
-            if (is_route) {
-                const fex_route route = {key, 0.0f};
-                fex_route *const own = to + __popc(lanes & lanes_below(lane));
-                own->place = key;
-                if (!is_merged(route)) // the sum is there
-                    own->weight = Dtype<ROUTING_DTYPE>::widen(
-                        shared.weights[row_of(route) % TOKENS][slot_of(route)]);
+        const int begin = static_cast<int>(shared.counts.owns[block]);
+        const int end = static_cast<int>(shared.counts.owns[block + 1]);
+        const int to = static_cast<int>(shared.counts.starts[block]) - begin;
+        for (int i = begin + lane; i < end; i += 32) {
+            const unsigned key = shared.keys[i];
+            int own = to + i;
+            if (CROWDED_TOO) {
+                if (key == NO_KEY)
+                    continue;
+                const Part part(shared.counts, row_of({key, 0.0f}), block);
+                own = part.routes + i - part.keys;
             }
-            to += __popc(lanes);
+            store_route(shared, routes + own, key);
         }
     }
 }
@@ -202,7 +207,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     __syncthreads();
     count_blocks(args, counts, group);
     __syncthreads();
-    if (has_crowded_parts(counts))
+    const bool crowded = has_crowded_parts(counts);
+    if (crowded)
         count_experts(args, counts, shared.crowded, group, first_row);
     add_up(counts, shared.crowded, first_row);
     __syncthreads();
@@ -212,10 +218,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         place_slots(args, shared, row, token);
     __syncthreads();
     if (token < args.choices.num_tokens) {
-        finish_parts(shared, row, first_row, routes);
+        finish_short_parts(shared, row, routes);
         if (threadIdx.x % ROW_THREADS == 0)
             args.largest[token] = 0;
     }
     __syncthreads();
-    store_routes(shared, routes);
+    finish_long_parts(shared, first_row, routes);
+    __syncthreads();
+    if (crowded)
+        store_routes<true>(shared, routes);
+    else
+        store_routes<false>(shared, routes);
 }

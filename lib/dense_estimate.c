@@ -10,9 +10,11 @@
 #include "estimate.h"
 
 #define LAUNCH_SECONDS 24e-6 /* of all four kernels, with little to do */
-#define SORT_CLOCKS 34.65    /* a block of the sort, for each of K */
-#define PAIR_CLOCKS 7.057    /* to take its score and to place its weight */
-#define TENSOR_SHARE_COPIED 0.69 /* of the peak, where the copy engine helps */
+#define SORT_CLOCKS 18.6     /* a block of the sort, for each of K */
+#define SORT_LONG_CLOCKS 33  /* where a token chooses more than this of a */
+#define SORT_LONG 12         /* block of experts */
+#define PAIR_CLOCKS 6.1      /* to take its score and to place its weight */
+#define TENSOR_SHARE_COPIED 0.773 /* of the peak, where the copy engine helps */
 #define TENSOR_SHARE 0.6         /* else, and no more than: */
 #define OPERATIONS_A_CLOCK 830.0 /* of a multiprocessor */
 #define MEMORY_SHARE 0.7
@@ -71,8 +73,11 @@ static double chunk_seconds(const fex_problem *problem,
         (fex_dense_sort_tokens(problem, device->architecture) *
          (double)device->multiprocessors);
     const double top_k = (double)problem->top_k;
+    const double sort_clocks =
+        top_k * FEX_ROUTE_BLOCK > SORT_LONG * experts ? SORT_LONG_CLOCKS
+                                                      : SORT_CLOCKS;
     return LAUNCH_SECONDS +
-           fex_clock_seconds(device, SORT_CLOCKS * top_k * fmax(rounds, 1)) +
+           fex_clock_seconds(device, sort_clocks * top_k * fmax(rounds, 1)) +
            fex_shared_seconds(device,
                               PAIR_CLOCKS * (double)num_tokens * top_k) +
            fmax(scores + states, moved);

@@ -45,12 +45,13 @@ static sort_shape sort_shape_for(const fex_problem *problem,
 {
     const int threads = problem->top_k < SORT_FEW ? 256 : 1024;
     const int64_t counters = fex_ceil_div(blocks_of(problem) + 1, 8) * 8;
+    const int64_t part_bits = fex_ceil_div(counters, 32) * 32;
     const int64_t slot =
         (int64_t)(sizeof(unsigned) + fex_dtype_bytes(problem->routing_dtype));
     for (int tokens = SORT_TOKENS_MAX; tokens > 0; tokens /= 2) {
         const int64_t bytes =
-            counters * (2 * FEX_ROUTE_GROUP + 3 * (int64_t)sizeof(unsigned)) +
-            threads / 32 * 8 + 8 +
+            counters * (2 * FEX_ROUTE_GROUP + 2 * (int64_t)sizeof(unsigned)) +
+            tokens * part_bits * 2 / 8 + threads / 32 * 8 + 16 +
             tokens * fex_max(problem->top_k * slot, SORT_SLOTS_MIN);
         if (bytes <= architecture->shared_max &&
             tokens * problem->top_k <= COUNT_MAX)

@@ -33,12 +33,18 @@ broken sort_routes.cu 'no barrier before starts are used' \
     '/^    add_up(counts, shared.crowded, first_row);/{n;d}'
 broken sort_routes.cu 'no barrier before parts are sorted' \
     '/place_slots(args, shared, row, token);/{n;d}'
-broken sort_routes.cu 'no barrier before routes are stored' \
+broken sort_routes.cu 'no barrier before long parts are taken' \
     '/args.largest\[token\] = 0;/{n;n;d}'
+broken sort_routes.cu 'no barrier before routes are stored' \
+    '/^    finish_long_parts(/{n;d}'
+broken sort_routes.cu 'crowded parts are stored again' \
+    's/if (key == NO_KEY)/if (false)/'
+broken sort_routes.cu 'routes after a crowded part are not where they were counted' \
+    's/own = part.routes + i - part.keys;/own = to + i;/'
 broken route_counts.cuh 'sums of warps are not carried over' \
     's/before += counts.sums\[warp\];/;/'
 broken route_counts.cuh 'routes of the tokens before do not count' \
-    's/= firsts\[j\] = routes\[j\];/= firsts[j] = 0;/'
+    's/ firsts\[j\] = routes\[j\];/ firsts[j] = 0;/'
 broken route_counts.cuh 'repeats count as routes' \
     's/routes\[j\] += part.routes();/routes[j] += part.slots;/'
 broken route_counts.cuh 'copies are stored over those of other blocks' \
@@ -46,19 +52,23 @@ broken route_counts.cuh 'copies are stored over those of other blocks' \
 broken sort_routes.cu 'scores of empty slots are not written' \
     's/if (k < TOP_K \&\& args.scores != nullptr)/if (k < 0)/'
 broken route_parts.cuh 'short parts are not sorted' \
-    '/^    sort_short(keys);/d'
+    '/^    merge_runs<1, 1>(keys);/d'
 broken route_parts.cuh 'long parts are not sorted' \
     '/^    sort_long(part, count);/d'
 broken route_parts.cuh 'a step of a long sort goes the other way' \
     's/for (int step = size \/ 4; step > 0; step \/= 2)/for (int step = 1; step <= size \/ 4; step *= 2)/'
 broken route_parts.cuh 'weights of repeats in short parts are lost' \
-    's/if (is_merged({part\[i\], 0.0f}))/if (false)/'
+    's/^        if (merged \&\& !repeat)/        if (false)/'
+broken route_parts.cuh 'lanes keep the smaller keys whichever way they go' \
+    's/const bool smaller = ((lane \& step) == 0) == up;/const bool smaller = (lane \& step) == 0;/'
 broken route_parts.cuh 'weights of repeats in long parts are lost' \
-    's/if (lane == owner)/if (false)/'
+    's/is_last \&\& (crowded || !is_first)/is_last \&\& is_first/'
 broken route_parts.cuh 'merged weights go where they would without copies' \
-    's/to\[__popc(routes \& lanes_below(lane))\]/to[lane]/'
+    's/__popc(listed \& lanes_below(start \& 31))/(start \& 31)/'
 broken route_parts.cuh 'the first of an expert is forgotten after 32 keys' \
-    's/first = found != 0 ? nearest : first;/first = nearest;/'
+    's/found != 0 ? own_first : run.first/own_first/'
+broken route_parts.cuh 'the sum of an expert is forgotten after 32 keys' \
+    's/(found != 0 ? 0.0f : run.weight)/0.0f/'
 broken route_parts.cuh 'the key before 32 is forgotten' \
     's/lane == 0 ? last : before/lane == 0 ? NO_KEY : before/'
 broken dense_sum.cu 'copies have no scores' \

@@ -48,8 +48,8 @@ static const struct {
     {"sm_75", BF16, 1024, 512, 32768, 64, "dense", "gather"},
     {"sm_80", F32, 1024, 512, 32768, 64, "dense", "gather"},
     {"sm_80", BF16, 1028, 512, 32768, 64, "dense", "gather"},
-    {"sm_80", BF16, 8, 1, 484224, 64, "dense", "dense"},
-    {"sm_80", BF16, 8, 1, 484225, 64, "dense", "gather"},
+    {"sm_80", BF16, 8, 1, 530304, 64, "dense", "dense"},
+    {"sm_80", BF16, 8, 1, 530305, 64, "dense", "gather"},
 };
 
 START_TEST(chosen_where_choices_are_dense)

@@ -61,6 +61,9 @@ static const case_spec cases[] = {
     /* the same in a tile of more than one block of experts */
     {BF16, SIZES(8, 600, 2100, 20), .empty = 1},
     {F16, SIZES(8, 600, 2100, 20), .distribution = TEST_ZIPF},
+    /* of one block of experts some tokens choose the same few again and again,
+     * others do not; more of another than lanes sort in registers */
+    {BF16, SIZES(8, 1320, 700, 20), .distribution = TEST_ZIPF},
     /* more blocks of experts than a block of threads has warps, and in a range
      * of them more than a warp knows the beginnings of at one time */
     {BF16, SIZES(8, 300, 70000, 12)},
