@@ -23,7 +23,8 @@
 #include "weight_tile.cuh"
 
 // ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_TOKENS,
-// TILE_COLUMNS, THREADS, STAGES, SHARED_BYTES, ROUNDS: routes a lane reads ahead
+// TILE_COLUMNS, THREADS, STAGES, SHARED_BYTES, ROUNDS: routes a lane reads ahead,
+// BLOCKS_LONG: whether blocks of experts usually have more for it
 
 constexpr int GROUP_COLUMNS = 64; // of a warpgroup
 constexpr int GROUPS = TILE_COLUMNS / GROUP_COLUMNS;
@@ -72,35 +73,55 @@ struct Task {
 
 // ---- Load: the weights
 
-// Sets the routes that were read from number `first` on. scale: of the tokens,
-// in lanes.
-__device__ __forceinline__ void
-set_routes(Element *own, Trail &trail, const List &list, int first, float scale)
+// Sets the route in the lane's j-th place of those from number `first` on, if it
+// has one. scale: of the tokens, in lanes.
+__device__ __forceinline__ void set_route(Element *own, Trail &trail,
+                                          const List &list, int first, int j,
+                                          const fex_route &route, float scale)
 {
-#pragma unroll
-    for (int j = 0; j < ROUNDS; ++j) {
-        const fex_route &route = list.ahead[j];
-        const float weight =
-            route.weight * __shfl_sync(FULL_WARP, scale, row_of(route), LANES);
-        const unsigned place = place_of(route);
-        if (first == 0)
-            trail.set(j, place);
-        if (list.has(first, j) && !is_repeat(route))
-            set_weight(own + place, weight);
-    }
+    const float weight =
+        route.weight * __shfl_sync(FULL_WARP, scale, row_of(route), LANES);
+    const unsigned place = place_of(route);
+    if (first == 0)
+        trail.set(j, place);
+    if (list.has(first, j) && !is_repeat(route))
+        set_weight(own + place, weight);
 }
 
 __device__ __forceinline__ void set_block(Element *own, Trail &trail,
                                           List &list, float scale)
 {
+    constexpr int AHEAD = ROUNDS * LANES;
     trail.count = list.count;
-    set_routes(own, trail, list, 0, scale);
+#pragma unroll
+    for (int j = 0; j < ROUNDS; ++j)
+        set_route(own, trail, list, 0, j, list.ahead[j], scale);
 #pragma unroll 1
-    for (int first = ROUNDS * LANES; __any_sync(FULL_WARP, first < list.count);
-         first += ROUNDS * LANES) {
+    for (int first = AHEAD; __any_sync(FULL_WARP, first < list.count);
+         first += AHEAD) {
         list.read(first);
-        set_routes(own, trail, list, first, scale);
+#pragma unroll
+        for (int j = 0; j < ROUNDS; ++j)
+            set_route(own, trail, list, first, j, list.ahead[j], scale);
     }
+}
+
+// The same for blocks that usually have more routes than are read ahead: others
+// come as their room gets free.
+__device__ __forceinline__ void set_long_block(Element *own, Trail &trail,
+                                               List &list, float scale)
+{
+    constexpr int AHEAD = ROUNDS * LANES;
+    trail.count = list.count;
+#pragma unroll 1
+    for (int first = 0; __any_sync(FULL_WARP, first < list.count);
+         first += AHEAD)
+#pragma unroll
+        for (int j = 0; j < ROUNDS; ++j) {
+            const fex_route route = list.ahead[j];
+            list.read(first + AHEAD, j);
+            set_route(own, trail, list, first, j, route, scale);
+        }
 }
 
 __device__ __forceinline__ void copy_up(const fex_dense_states_args &args,
@@ -153,7 +174,10 @@ __device__ __forceinline__ void fill_stages(const fex_dense_states_args &args,
                 copy_up(args, shared, task, ring, i + 1);
             __syncwarp();
             clear(weights, warp, own, trails[stage]);
-            set_block(own, trails[stage], list, scale);
+            if (BLOCKS_LONG)
+                set_long_block(own, trails[stage], list, scale);
+            else
+                set_block(own, trails[stage], list, scale);
             publish_shared();
             __syncwarp();
             if (lane == 0)

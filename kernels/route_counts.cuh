@@ -46,7 +46,6 @@ struct RouteCounts {
     unsigned long long sums[WARPS];
     unsigned copies;    // of the group
     unsigned next_copy; // of this block
-    unsigned next_word; // of parts that were left
 
     // Leaves a part of one of this block's tokens.
     __device__ __forceinline__ void leave(bool crowded, int row, int block)
@@ -149,7 +148,7 @@ __device__ __forceinline__ void clear_counts(RouteCounts &counts)
     for (int i = threadIdx.x; i < LEFT_WORDS; i += THREADS)
         counts.left[i] = 0;
     if (threadIdx.x == 0)
-        counts.copies = counts.next_copy = counts.next_word = 0;
+        counts.copies = counts.next_copy = 0;
 }
 
 __device__ __forceinline__ void count_blocks(const fex_sort_routes_args &args,

@@ -56,6 +56,12 @@ template <int LANES, int ROUNDS, int TOP_K> struct RouteList {
             if (i + j * LANES + lane() < count)
                 ahead[j] = load_route(own + j * LANES);
     }
+    // The lane's j-th of those from number i on.
+    __device__ __forceinline__ void read(int i, int j)
+    {
+        if (has(i, j))
+            ahead[j] = load_route(routes + begin + i + j * LANES + lane());
+    }
     // Whether the lane's j-th of those read from number i on is a route.
     __device__ __forceinline__ bool has(int i, int j) const
     {

@@ -103,38 +103,45 @@ __device__ __forceinline__ void finish_short_parts(Shared &shared, int row,
     }
 }
 
-// A word of parts that were left.
-__device__ __forceinline__ void finish_word(Shared &shared, int number,
-                                            int first_row, fex_route *routes)
+__device__ __forceinline__ void finish_left_part(Shared &shared, int word,
+                                                 int bit, int first_row,
+                                                 fex_route *routes)
 {
-    const int row = number / PART_WORDS % TOKENS;
-    const int word = number % PART_WORDS;
+    const int row = word / PART_WORDS % TOKENS;
     const SlotWeights<ROUTING_DTYPE> weights = {shared.weights[row]};
-    unsigned left = shared.counts.left[number];
-    for (; left != 0; left &= left - 1) {
-        const int bit = __ffs(static_cast<int>(left)) - 1;
-        const Part part(shared.counts, first_row + row,
-                        bit * PART_WORDS + word);
-        finish_long(weights, shared.keys + part.keys, part.count,
-                    routes + part.routes, part.count > CROWD,
-                    routes + shared.counts.starts[BLOCKS],
-                    &shared.counts.next_copy);
-    }
+    const Part part(shared.counts, first_row + row,
+                    bit * PART_WORDS + word % PART_WORDS);
+    finish_long(weights, shared.keys + part.keys, part.count,
+                routes + part.routes, part.count > CROWD,
+                routes + shared.counts.starts[BLOCKS],
+                &shared.counts.next_copy);
 }
 
-// The parts that were left, by whichever warp is free.
+// The parts that were left, each by whichever warp takes it first.
 __device__ __forceinline__ void finish_long_parts(Shared &shared, int first_row,
                                                   fex_route *routes)
 {
-    for (;;) {
-        unsigned number = 0;
-        if (threadIdx.x % 32 == 0)
-            number = atomicAdd(&shared.counts.next_word, 1u);
-        number = __shfl_sync(FULL_WARP, number, 0);
-        if (number >= LEFT_WORDS)
-            break;
-        finish_word(shared, static_cast<int>(number), first_row, routes);
-    }
+    const int shift = static_cast<int>(threadIdx.x) / 32 + threadIdx.x % 32;
+    for (int base = 0; base < LEFT_WORDS; base += 32)
+        for (;;) {
+            const int own = base + shift % 32; // other warps look elsewhere
+            unsigned left = 0;
+            if (own < LEFT_WORDS)
+                left = atomicOr(&shared.counts.left[own], 0u);
+            const unsigned lanes = __ballot_sync(FULL_WARP, left != 0);
+            if (lanes == 0)
+                break;
+            const int lane = __ffs(static_cast<int>(lanes)) - 1;
+            const int bit =
+                __shfl_sync(FULL_WARP, __ffs(static_cast<int>(left)) - 1, lane);
+            const int word = __shfl_sync(FULL_WARP, own, lane);
+            unsigned before = 0;
+            if (threadIdx.x % 32 == 0)
+                before = atomicAnd(&shared.counts.left[word], ~(1u << bit));
+            before = __shfl_sync(FULL_WARP, before, 0);
+            if ((before >> bit & 1u) != 0)
+                finish_left_part(shared, word, bit, first_row, routes);
+        }
 }
 
 // ---- Store: this block's tokens' routes to a block of experts are neighbours

@@ -59,7 +59,6 @@ static int has_wgmma(const fex_architecture *architecture)
 
 /* Two stages of two tiles of weights, three of 128 experts' rows, and the
  * barriers. */
-#define WGMMA_ROUNDS 7
 #define WGMMA_STATES(tile_tokens)                                              \
     {                                                                          \
         .file = "dense_states_wgmma.cu", .across_name = "TILE_COLUMNS",        \
@@ -67,7 +66,7 @@ static int has_wgmma(const fex_architecture *architecture)
         .threads = 512, .stages = 2,                                           \
         .shared_bytes = (2 * 2 * 128 * 128 + 3 * 128 * 128) * 2 + 64 +         \
                         TILE_ALIGNMENT,                                        \
-        .place_tokens = (tile_tokens) / 8, .rounds_max = WGMMA_ROUNDS          \
+        .place_tokens = (tile_tokens) / 8, .rounds_max = 7, .rounds_long = 6   \
     }
 
 /* ---- The table ---------------------------------------------------------- */

@@ -20,6 +20,8 @@ typedef struct fex_dense_kernel {
     int threads, stages, shared_bytes;
     int place_tokens; /* whose weights one warp of a kernel of states places */
     int rounds_max;   /* that it reads ahead, of 32 routes */
+    int rounds_long;  /* the same where that is not enough for most blocks of
+                       * experts; 0 if the kernel does not differ then */
 } fex_dense_kernel;
 
 typedef struct fex_dense_engine {

@@ -51,7 +51,7 @@ static sort_shape sort_shape_for(const fex_problem *problem,
     for (int tokens = SORT_TOKENS_MAX; tokens > 0; tokens /= 2) {
         const int64_t bytes =
             counters * (2 * FEX_ROUTE_GROUP + 2 * (int64_t)sizeof(unsigned)) +
-            tokens * part_bits * 2 / 8 + threads / 32 * 8 + 16 +
+            tokens * part_bits * 2 / 8 + threads / 32 * 8 + 8 +
             tokens * fex_max(problem->top_k * slot, SORT_SLOTS_MIN);
         if (bytes <= architecture->shared_max &&
             tokens * problem->top_k <= COUNT_MAX)
@@ -120,15 +120,20 @@ static void describe_product(const fex_problem *problem,
     fex_spec_add_shared(spec, kernel->shared_bytes);
 }
 
-/* Times 32 routes of the tokens of a warp to a block of experts, a fourth more
- * than there are of them on average. */
-static int64_t rounds_for(const fex_problem *problem,
-                          const fex_dense_kernel *kernel)
+/* How far a kernel of states reads ahead: times 32 routes of the tokens of a warp
+ * to a block of experts, a fourth more than there are of them on average. */
+static void add_rounds(const fex_problem *problem,
+                       const fex_dense_kernel *kernel, fex_kernel_spec *spec)
 {
     const int64_t pairs = kernel->place_tokens * problem->top_k;
     const int64_t of_block = pairs * FEX_ROUTE_BLOCK * 5 / 4;
-    return fex_max(1, fex_min(fex_ceil_div(of_block, 32 * problem->num_experts),
-                              kernel->rounds_max));
+    const int64_t wanted = fex_ceil_div(of_block, 32 * problem->num_experts);
+    const int too_many = wanted > kernel->rounds_max;
+    const int most = too_many && kernel->rounds_long > 0 ? kernel->rounds_long
+                                                         : kernel->rounds_max;
+    fex_spec_add(spec, "ROUNDS", fex_max(1, fex_min(wanted, most)));
+    if (kernel->rounds_long > 0)
+        fex_spec_add(spec, "BLOCKS_LONG", too_many);
 }
 
 static size_t describe(const fex_problem *problem,
@@ -143,7 +148,7 @@ static size_t describe(const fex_problem *problem,
                      "fex_dense_scores", &specs[SCORES]);
     describe_product(problem, architecture, states, "fex_dense_states",
                      &specs[STATES]);
-    fex_spec_add(&specs[STATES], "ROUNDS", rounds_for(problem, states));
+    add_rounds(problem, states, &specs[STATES]);
     describe_sum(problem, architecture, engine, &specs[SUM]);
     return KERNELS;
 }

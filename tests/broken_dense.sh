@@ -17,6 +17,8 @@ FLASHEXPERT_SIM_ARCH=8.6
 
 broken sort_routes.cu 'no barrier before slots are counted' \
     '/^    clear_counts(counts);/{n;d}'
+broken sort_routes.cu 'no barrier before crowded parts are looked for' \
+    '/^    count_blocks(args, counts, group);/{n;d}'
 broken route_counts.cuh 'no barrier before counts are added up' \
     's/return __syncthreads_or(found);/return found;/'
 broken route_counts.cuh 'no barrier before crowded parts are numbered' \
@@ -146,20 +148,16 @@ broken dense_states_wgmma.cu 'the weights before are not cleared' \
 broken weight_tile.cuh 'more weights than a trail has are not cleared' \
     's/if (__any_sync(FULL_WARP, trail.count >= Trail::MANY)) {/if (false) {/'
 broken dense_states_wgmma.cu 'routes past those read ahead are dropped' \
-    's/__any_sync(FULL_WARP, first < list.count)/false/'
+    's/first = AHEAD; __any_sync(FULL_WARP, first < list.count)/first = AHEAD; false/'
+broken dense_states_wgmma.cu 'routes of long blocks are not read on' \
+    '/list.read(first + AHEAD, j);/d'
+broken sort_routes.cu 'parts that another warp took are taken again' \
+    's/if ((before >> bit \& 1u) != 0)/if (true)/'
 broken dense_states_wgmma.cu 'rows that do not fit f16 are not told' \
     's/fit = compute_stages/compute_stages/'
 broken weight_tile.cuh 'the rest of a weight is dropped' \
     's/? float_to_half(rest) : 0/? 0 : 0/'
 broken dense_states_wgmma.cu 'the second group has the routes of the first' \
     's/list(args, task.token + first_row/list(args, task.token + warp * WARP_TOKENS/'
-
-# ---- What no order of threads shows
-
-FLASHEXPERT_SIM_RACES=1
-export FLASHEXPERT_SIM_RACES
-
-broken sort_routes.cu 'no barrier before crowded parts are looked for' \
-    '/^    count_blocks(args, counts, group);/{n;d}'
 
 finish

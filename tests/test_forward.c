@@ -61,6 +61,9 @@ static const case_spec cases[] = {
     /* the same in a tile of more than one block of experts */
     {BF16, SIZES(8, 600, 2100, 20), .empty = 1},
     {F16, SIZES(8, 600, 2100, 20), .distribution = TEST_ZIPF},
+    /* a block of experts that is chosen far more often than others */
+    {BF16, SIZES(8, 40, 1300, 20), .distribution = TEST_ZIPF},
+    {F16, SIZES(8, 80, 1300, 20), .distribution = TEST_ZIPF},
     /* of one block of experts some tokens choose the same few again and again,
      * others do not; more of another than lanes sort in registers */
     {BF16, SIZES(8, 1320, 700, 20), .distribution = TEST_ZIPF},

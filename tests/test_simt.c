@@ -336,6 +336,27 @@ START_TEST(order_is_drawn)
 }
 END_TEST
 
+/* Of what warps take from each other no warp gets all, though they never meet. */
+START_TEST(warps_share_out_work)
+{
+    run_well(KERNEL("__shared__ unsigned next;\n"
+                    "if (threadIdx.x == 0) next = 0;\n"
+                    "__syncthreads();\n"
+                    "for (unsigned i; threadIdx.x % 32 == 0 &&\n"
+                    "     (i = atomicAdd(&next, 1u)) < 64;)\n"
+                    "    args.out[blockIdx.x * 64 + i] = threadIdx.x;"),
+             64, 128, 4096);
+    unsigned shared_out = 0;
+    for (unsigned block = 0; block < 64; block++)
+        for (unsigned i = 1; i < 64; i++)
+            if (out[block * 64 + i] != out[block * 64]) {
+                shared_out++;
+                break;
+            }
+    ck_assert_uint_gt(shared_out, 60);
+}
+END_TEST
+
 /* A value another thread was to write: one barrier too few shows. */
 START_TEST(missing_barriers_show)
 {
@@ -727,6 +748,7 @@ int main(void)
     tcase_add_test(works, clusters_share_memory);
     tcase_add_test(works, dependent_launches_wait);
     tcase_add_test(works, order_is_drawn);
+    tcase_add_test(works, warps_share_out_work);
     tcase_add_test(works, missing_barriers_show);
     tcase_add_test(works, half_conversions);
     suite_add_tcase(suite, works);

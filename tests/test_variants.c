@@ -193,6 +193,7 @@ static struct {
     {"dense_scores_wgmma.cu", "STAGES", 0},
     {"dense_scores_wgmma.cu", "SHARED_BYTES", 0},
     {"dense_states_wgmma.cu", "ROUNDS", 0},
+    {"dense_states_wgmma.cu", "BLOCKS_LONG", 0},
     {"dense_states_mma.cu", "ROUNDS", 0},
 };
 

@@ -107,6 +107,7 @@ simt_runtime *simt_cluster_runtime(void)
     resident.runtime.cluster = meet_cluster;
     resident.runtime.remote = find_remote;
     resident.runtime.look_again = look_again;
+    resident.runtime.lend_turn = schedule_lend;
     resident.runtime.primary = wait_for_primary;
     resident.runtime.clock = read_clock;
     resident.runtime.access = races_access;

@@ -171,11 +171,16 @@ template <typename T> __forceinline__ T __ldg(const T *address)
     return *address;
 }
 
-// Threads take turns only where they meet: any other code is atomic. Who watches
-// accesses is told which are meant to be.
+// Threads take turns only where they meet, and after atomic operations, by which
+// they may share out work: any other code is atomic too. Who watches accesses is
+// told which are meant to be.
 struct SimtAtomic {
     SimtAtomic() { simt_runtime_of_module->atomic = 1; }
-    ~SimtAtomic() { simt_runtime_of_module->atomic = 0; }
+    ~SimtAtomic()
+    {
+        simt_runtime_of_module->atomic = 0;
+        simt_runtime_of_module->lend_turn();
+    }
 };
 
 #define SIMT_ATOMIC(name, type, result)                                        \

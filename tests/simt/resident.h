@@ -95,6 +95,8 @@ void schedule_wait(enum resident_state state);
 
 /* Lets another run, if one can; the running thread stays ready. */
 void schedule_yield(void);
+/* The same, now and then. */
+void schedule_lend(void);
 
 /* The running thread has exited: goes on with others. */
 void schedule_exit(void) __attribute__((noreturn));

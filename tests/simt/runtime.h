@@ -85,6 +85,8 @@ typedef struct simt_runtime {
      * who change such a thing count it in `events`. */
     void (*look_again)(int line);
     uint64_t events;
+    /* Lets others run now and then. */
+    void (*lend_turn)(void);
     /* Told of accesses, if the kernel was compiled so; `atomic` is set meanwhile
      * by a thread whose accesses are one. */
     void (*access)(const void *address, size_t size, enum simt_touch touch);

@@ -141,6 +141,12 @@ void schedule_yield(void)
         simt_cluster_fault("the others wait for a thread that waits itself");
 }
 
+void schedule_lend(void)
+{
+    if (draw() % 8 == 0)
+        schedule_yield();
+}
+
 void schedule_exit(void)
 {
     resident_thread *next = choose();
