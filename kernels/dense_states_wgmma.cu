@@ -11,8 +11,9 @@
 //
 // Rounding P to the data type would be a second rounding. bfloat16: each
 // token's weights are scaled by a power of two and rounded to f16, whose 11
-// bits are enough, and so is U, exactly from 2^-26 up. float16: P is the sum of
-// two f16.
+// bits are enough, and so is U, exactly from 2^-26 up. float16: what rounding
+// left of a weight, a part in 2^12, is multiplied with the upper bytes of U, in
+// half the time.
 #include "arguments.h"
 #include "element.cuh"
 #include "hopper.cuh"
@@ -85,7 +86,7 @@ __device__ __forceinline__ void set_route(Element *own, Trail &trail,
     if (first == 0)
         trail.set(j, place);
     if (list.has(first, j) && !is_repeat(route))
-        set_weight(own + place, weight);
+        set_weight(own, place, weight);
 }
 
 __device__ __forceinline__ void set_block(Element *own, Trail &trail,
@@ -188,21 +189,31 @@ __device__ __forceinline__ void fill_stages(const fex_dense_states_args &args,
 
 // ---- Compute
 
-// The columns of a warp by 64 experts, in f16; a register has two experts.
+// Experts in registers at one time, two times; less where sums of both parts
+// leave less room.
+constexpr int PIECE = PARTS == 1 ? 64 : 32;
+constexpr int PIECES = DEPTH / PIECE;
+constexpr int PRODUCTS = PIECE / 16; // in 16 bits
+
+static_assert(SWIZZLE % PIECE == 0);
+
+// The columns of a warp by a piece's experts, in f16; a register has two
+// experts. And where P has a second part, their upper bytes.
 struct Columns {
-    unsigned words[SWIZZLE / 16][4];
+    unsigned words[PRODUCTS][4];
+    unsigned bytes[4];
 
     // Keeps the largest magnitudes seen.
-    __device__ __forceinline__ void load(const Up &up, int first,
+    __device__ __forceinline__ void load(const Up &up, int piece,
                                          unsigned &largest)
     {
         const int lane = threadIdx.x % 32;
         const int group = threadIdx.x / 128;
         const int warp = threadIdx.x / 32 % 4;
-        const int row = first + lane % 8 + lane / 16 * 8; // expert
+        const int row = piece * PIECE + lane % 8 + lane / 16 * 8; // expert
         const int vector = (warp * 2 + lane / 8 % 2) ^ row % 8;
 #pragma unroll
-        for (int k = 0; k < SWIZZLE / 16; ++k) {
+        for (int k = 0; k < PRODUCTS; ++k) {
             load_transposed(words[k], &up[group][row + k * 16][vector * 8]);
 #pragma unroll
             for (unsigned &word : words[k]) {
@@ -210,26 +221,41 @@ struct Columns {
                 if (DTYPE == FEX_KERNEL_BF16)
                     word = times_halves(word, ROW_SCALE_PAIR);
             }
+            if (PARTS == 2)
+#pragma unroll
+                for (int half = 0; half < 2; ++half) // of the columns
+                    bytes[k % 2 * 2 + half] =
+                        upper_bytes(words[k][half], words[k][half + 2]);
         }
     }
 };
 
-constexpr int HALVES = 3 - PARTS; // of the tokens
-using Sums = float[HALVES][64];
+// Of both halves of the tokens, or of both parts of P.
+using Sums = float[2][64];
 
-// By the tile of P at `weights`.
+// By a piece of the tile of P at `weights`.
 __device__ __forceinline__ void multiply(Sums &sums, const Columns &columns,
-                                         Descriptor weights, bool add)
+                                         Descriptor weights, int piece,
+                                         bool add)
 {
-    constexpr int HALF = sizeof(Weights) / 4 / 16;
+    constexpr int SECOND = sizeof(Weights) / 4 / 16; // half, or part
+    constexpr int TILE = 2 * SECOND;
+    constexpr int STEP = 32 / 16; // bytes of a product, in a row
+    weights += piece * PIECE / SWIZZLE * TILE;
+    const int step = piece * PIECE % SWIZZLE / 16;
     product_begin();
 #pragma unroll
-    for (int k = 0; k < SWIZZLE / 16; ++k)
-#pragma unroll
-        for (int half = 0; half < 2; ++half)
-            product(sums[half % HALVES], columns.words[k],
-                    weights + half * HALF + k * 2,
-                    add || k > 0 || (PARTS == 2 && half > 0));
+    for (int k = 0; k < PRODUCTS; ++k) {
+        const bool add_too = add || k > 0;
+        product(sums[0], columns.words[k], weights + (step + k) * STEP,
+                add_too);
+        if (PARTS == 1)
+            product(sums[1], columns.words[k],
+                    weights + SECOND + (step + k) * STEP, add_too);
+    }
+    if (PARTS == 2)
+        product_8(sums[1], columns.bytes, weights + SECOND + step / 2 * STEP,
+                  add);
     product_commit();
 }
 
@@ -237,7 +263,6 @@ __device__ __forceinline__ void multiply(Sums &sums, const Columns &columns,
 __device__ __forceinline__ bool compute_stages(Shared &shared, const Task &task,
                                                Sums &sums)
 {
-    constexpr int TILE = sizeof(Weights) / 2 / 16;
     const Descriptor weights = descriptor_of(shared.weights[0]);
     Columns columns[2];
     unsigned largest = 0;
@@ -249,17 +274,16 @@ __device__ __forceinline__ bool compute_stages(Shared &shared, const Task &task,
         const Up &up = shared.up[up_ring.stage];
         const Descriptor own = weights + ring.stage * (sizeof(Weights) / 16);
         barrier_wait(&shared.up_full[up_ring.stage], up_ring.parity);
-        columns[0].load(up, 0, largest);
-        barrier_wait(&shared.full[ring.stage], ring.parity);
-        multiply(sums, columns[0], own, i > 0);
-        if (i > 0) {
+#pragma unroll
+        for (int piece = 0; piece < PIECES; ++piece) {
+            columns[piece % 2].load(up, piece, largest);
+            if (piece == 0)
+                barrier_wait(&shared.full[ring.stage], ring.parity);
+            multiply(sums, columns[piece % 2], own, piece, i > 0 || piece > 0);
             product_wait<1>();
-            if (threadIdx.x % 32 == 0)
+            if (piece == 0 && i > 0 && threadIdx.x % 32 == 0)
                 barrier_arrive(&shared.empty[released]);
         }
-        columns[1].load(up, SWIZZLE, largest);
-        multiply(sums, columns[1], own + TILE, true);
-        product_wait<1>();
         released = ring.stage;
     }
     product_wait<0>();
@@ -277,7 +301,7 @@ __device__ __forceinline__ void store_sums(const fex_dense_states_args &args,
     float *const partials = args.partials + static_cast<fex_i64>(task.split) *
                                                 args.num_tokens * HIDDEN_SIZE;
 #pragma unroll
-    for (int half = 0; half < HALVES; ++half)
+    for (int half = 0; half < 2 / PARTS; ++half)
 #pragma unroll
         for (int j = 0; j < 64; ++j) {
             const int token = task.token + half * HALF_TOKENS + j / 4 * 8 +
@@ -286,7 +310,7 @@ __device__ __forceinline__ void store_sums(const fex_dense_states_args &args,
             if (token < args.num_tokens && own < HIDDEN_SIZE)
                 __stcg(partials + static_cast<fex_i64>(token) * HIDDEN_SIZE +
                            own,
-                       sums[half][j]);
+                       PARTS == 1 ? sums[half][j] : sums[0][j] + sums[1][j]);
         }
 }
 

@@ -174,22 +174,22 @@ template <int PENDING> __device__ __forceinline__ void product_wait()
 // clang-format on
 
 // sums += a b, or sums = a b: `add` names the operand that decides, `major`
-// says that tiles are as descriptor_of has them.
+// says of 16-bit tiles that they are as descriptor_of has them; others have to.
 #define FEX_PRODUCT(shape, type, names, sums, a, b, add, major, ...)           \
     asm volatile("{\n\t.reg .pred add;\n\t"                                    \
                  "setp.ne.b32 add, " add ", 0;\n\t"                            \
                  "wgmma.mma_async.sync.aligned." shape ".f32." type "." type   \
-                 " {" names "}, " a ", " b ", add, 1, 1, " major ";\n\t}"      \
+                 " {" names "}, " a ", " b ", add, 1, 1" major ";\n\t}"        \
                  : sums                                                        \
                  : __VA_ARGS__, "r"(static_cast<int>(add_to_sums)))
 
 // Both operands from tiles, by 64 and by 256 columns.
 #define FEX_PRODUCT_64(type)                                                   \
     FEX_PRODUCT("m64n64k16", type, FEX_NAMES_32, FEX_SUMS_32(0), "%32", "%33", \
-                "%34", "0, 0", "l"(a), "l"(b))
+                "%34", ", 0, 0", "l"(a), "l"(b))
 #define FEX_PRODUCT_256(type)                                                  \
     FEX_PRODUCT("m64n256k16", type, FEX_NAMES_128, FEX_SUMS_128, "%128",       \
-                "%129", "%130", "0, 0", "l"(a), "l"(b))
+                "%129", "%130", ", 0, 0", "l"(a), "l"(b))
 template <int DTYPE>
 __device__ __forceinline__ void product(float (&sums)[32], Descriptor a,
                                         Descriptor b, bool add_to_sums)
@@ -216,7 +216,17 @@ __device__ __forceinline__ void product(float (&sums)[64],
                                         Descriptor b, bool add_to_sums)
 {
     FEX_PRODUCT("m64n128k16", "f16", FEX_NAMES_64, FEX_SUMS_64,
-                "{%64, %65, %66, %67}", "%68", "%69", "0", "r"(a[0]), "r"(a[1]),
+                "{%64, %65, %66, %67}", "%68", "%69", ", 0", "r"(a[0]),
+                "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+// The same of 32 columns in 8 bits, f16 cut short (e5m2): four in a register.
+__device__ __forceinline__ void product_8(float (&sums)[64],
+                                          const unsigned (&a)[4], Descriptor b,
+                                          bool add_to_sums)
+{
+    FEX_PRODUCT("m64n128k32", "e5m2", FEX_NAMES_64, FEX_SUMS_64,
+                "{%64, %65, %66, %67}", "%68", "%69", "", "r"(a[0]), "r"(a[1]),
                 "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
@@ -251,6 +261,24 @@ __device__ __forceinline__ unsigned max_magnitudes(unsigned largest,
     return largest;
 }
 #undef FEX_MAX
+
+// The upper bytes of four 16-bit elements: of f16, e5m2 cut off.
+__device__ __forceinline__ unsigned upper_bytes(unsigned low, unsigned high)
+{
+    unsigned word;
+    asm("prmt.b32 %0, %1, %2, 0x7531;" : "=r"(word) : "r"(low), "r"(high));
+    return word;
+}
+
+// To e5m2, to nearest even.
+__device__ __forceinline__ unsigned char float_to_e5m2(float value)
+{
+    unsigned short bits;
+    asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;"
+        : "=h"(bits)
+        : "f"(0.0f), "f"(value));
+    return static_cast<unsigned char>(bits);
+}
 
 // Two bfloat16 times two others, in f16.
 __device__ __forceinline__ unsigned times_halves(unsigned bfloats,

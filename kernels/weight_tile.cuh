@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // weight_tile.cuh - P of a tile of tokens and a block of experts, in shared
 // memory: zeros, but for the weights of the routes, which warps set and clear.
+// Where rounding a weight to f16 must not show, what is left of it makes up a
+// second part, in 8 bits.
 #pragma once
 
 #include "arguments.h"
@@ -11,7 +13,7 @@
 
 // ---- Constants: from the prelude DTYPE, TILE_TOKENS, ROUNDS
 
-constexpr int PARTS = DTYPE == FEX_KERNEL_BF16 ? 1 : 2; // P is the sum of
+constexpr int PARTS = DTYPE == FEX_KERNEL_BF16 ? 1 : 2; // of P
 constexpr int HALF_TOKENS = 128;                        // of one product
 constexpr int DEPTH = FEX_ROUTE_BLOCK;                  // experts of a tile
 constexpr int SWIZZLE = 64; // of a row of half of them, 128 bytes
@@ -38,6 +40,20 @@ __device__ __forceinline__ unsigned place_of(const fex_route &route)
            (expert % SWIZZLE ^ row % 8 * 8);
 }
 
+// What is left of a weight, of which `place` is where it is: in the same row of
+// the second part, as e5m2. Of 16 experts the bytes are in the order in which a
+// lane has these in registers, four of them as upper_bytes puts them together.
+__device__ __forceinline__ unsigned char &rest_at(Element *weights,
+                                                  unsigned place)
+{
+    const unsigned row = place / SWIZZLE;
+    const unsigned expert = place % SWIZZLE ^ row % 8 * 8;
+    const unsigned byte = (expert & 6) * 2 | (expert & 8) / 4 | (expert & 1);
+    auto *const rests =
+        reinterpret_cast<unsigned char *>(weights + HALF_TOKENS * SWIZZLE);
+    return rests[row * (2 * SWIZZLE) + (expert / 16 ^ row % 8) * 16 + byte];
+}
+
 // Where a lane has set weights; more than it remembers if they are many.
 struct Trail {
     int count; // of the lane's group
@@ -60,15 +76,23 @@ struct Trail {
     }
 };
 
-__device__ __forceinline__ void set_weight(Element *weights, float weight)
+__device__ __forceinline__ void set_weight(Element *weights, unsigned place,
+                                           float weight)
 {
     const Element high = float_to_half(weight);
-    weights[0] = high;
+    weights[place] = high;
     // What is not finite has no rest.
     const float rest = weight - half_to_float(high);
     if (PARTS == 2)
-        weights[HALF_TOKENS * SWIZZLE] =
-            fabsf(rest) < fabsf(weight) ? float_to_half(rest) : 0;
+        rest_at(weights, place) =
+            fabsf(rest) < fabsf(weight) ? float_to_e5m2(rest) : 0;
+}
+
+__device__ __forceinline__ void clear_weight(Element *weights, unsigned place)
+{
+    weights[place] = 0;
+    if (PARTS == 2)
+        rest_at(weights, place) = 0;
 }
 
 // All rows of a warp that puts them in.
@@ -97,9 +121,7 @@ __device__ __forceinline__ void clear(Weights &weights, int warp, Element *own,
 #pragma unroll
         for (int j = 0; j < ROUNDS; ++j)
             if (trail.has(j))
-#pragma unroll
-                for (int part = 0; part < PARTS; ++part)
-                    own[trail.get(j) + part * HALF_TOKENS * SWIZZLE] = 0;
+                clear_weight(own, trail.get(j));
     }
     __syncwarp();
 }

@@ -34,7 +34,7 @@ static int has_mma(const fex_architecture *architecture)
         .file = "dense_states_mma.cu", .across_name = "TILE_COLUMNS",          \
         .tokens = 128, .across = FEX_DENSE_TILE, .threads = 256, .stages = 2,  \
         .shared_bytes = 2 * ((parts) * 128 + 128) * 128, .place_tokens = 16,   \
-        .rounds_max = 2                                                        \
+        .rounds_max = 2, .products = (parts)                                   \
     }
 
 /* ---- wgmma, on Hopper --------------------------------------------------- */
@@ -58,15 +58,16 @@ static int has_wgmma(const fex_architecture *architecture)
     }
 
 /* Two stages of two tiles of weights, three of 128 experts' rows, and the
- * barriers. */
-#define WGMMA_STATES(tile_tokens)                                              \
+ * barriers. What rounding left of weights, if it counts, is in 8 bits. */
+#define WGMMA_STATES(tile_tokens, of_16_bits)                                  \
     {                                                                          \
         .file = "dense_states_wgmma.cu", .across_name = "TILE_COLUMNS",        \
         .tokens = (tile_tokens), .across = FEX_DENSE_TILE, .box = 128,         \
         .threads = 512, .stages = 2,                                           \
         .shared_bytes = (2 * 2 * 128 * 128 + 3 * 128 * 128) * 2 + 64 +         \
                         TILE_ALIGNMENT,                                        \
-        .place_tokens = (tile_tokens) / 8, .rounds_max = 7, .rounds_long = 6   \
+        .place_tokens = (tile_tokens) / 8, .rounds_max = 7, .rounds_long = 6,  \
+        .products = (of_16_bits)                                               \
     }
 
 /* ---- The table ---------------------------------------------------------- */
@@ -77,7 +78,7 @@ static const fex_dense_engine engines[] = {
      .copies_tiles = 1,
      .scores_stay = 1,
      .scores = {WGMMA_SCORES(256, 4), WGMMA_SCORES(64, 6)},
-     .states = {WGMMA_STATES(128), WGMMA_STATES(256)}},
+     .states = {WGMMA_STATES(128, 1.5), WGMMA_STATES(256, 1)}},
     {.runs_on = has_mma,
      .scores = {MMA_SCORES, MMA_SCORES},
      .states = {MMA_STATES(2), MMA_STATES(1)}},

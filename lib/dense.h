@@ -22,6 +22,7 @@ typedef struct fex_dense_kernel {
     int rounds_max;   /* that it reads ahead, of 32 routes */
     int rounds_long;  /* the same where that is not enough for most blocks of
                        * experts; 0 if the kernel does not differ then */
+    double products;  /* of 16 bits, that one of states takes as long as */
 } fex_dense_kernel;
 
 typedef struct fex_dense_engine {

@@ -156,7 +156,11 @@ broken sort_routes.cu 'parts that another warp took are taken again' \
 broken dense_states_wgmma.cu 'rows that do not fit f16 are not told' \
     's/fit = compute_stages/compute_stages/'
 broken weight_tile.cuh 'the rest of a weight is dropped' \
-    's/? float_to_half(rest) : 0/? 0 : 0/'
+    's/? float_to_e5m2(rest) : 0/? 0 : 0/'
+broken weight_tile.cuh 'the rest of a weight is left behind' \
+    's/rest_at(weights, place) = 0;/;/'
+broken weight_tile.cuh 'rests are in the order of experts' \
+    's/(expert \& 6) \* 2 | (expert \& 8) \/ 4 | (expert \& 1)/expert % 16/'
 broken dense_states_wgmma.cu 'the second group has the routes of the first' \
     's/list(args, task.token + first_row/list(args, task.token + warp * WARP_TOKENS/'
 

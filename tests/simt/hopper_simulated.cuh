@@ -131,11 +131,11 @@ __device__ __forceinline__ Descriptor descriptor_of(const void *tile)
 
 struct SimtProduct {
     float *sums;
-    int count;         // of sums: half the columns
+    int count; // of sums: half the columns
     bool from_registers;
-    float a[2][16]; // then this; else from a tile
+    float a[2][32]; // then this; else from a tile
     Descriptor a_tile, b;
-    float (*widen)(unsigned short);
+    void (*carry_out)(const SimtProduct &product);
     bool add;
     int group;
 };
@@ -149,30 +149,53 @@ struct SimtProducts {
 
 SimtProducts simt_all_products[1024];
 
-__forceinline__ unsigned short simt_tile_element(Descriptor tile, int row, int k)
+__forceinline__ uintptr_t simt_tile_byte(Descriptor tile, int row, int byte)
 {
-    return *reinterpret_cast<const unsigned short *>(
-        simt_swizzled(tile * 16 + static_cast<uintptr_t>(row) * 128 +
-                      static_cast<uintptr_t>(k) * 2));
+    return simt_swizzled(tile * 16 + static_cast<uintptr_t>(row) * 128 +
+                         static_cast<uintptr_t>(byte));
 }
 
-// Rows that a product reads, as far as their 16 columns.
+// Elements of operands. Of 16 bits:
+template <int DTYPE> struct SimtElement {
+    using Storage = typename Dtype<DTYPE>::Storage;
+    static constexpr int DEPTH = 16; // of a product: 32 bytes
+    static float widen(Storage bits) { return Dtype<DTYPE>::widen(bits); }
+};
+
+// And of 8 bits, the upper ones of an f16.
+struct SimtElement8 {
+    using Storage = unsigned char;
+    static constexpr int DEPTH = 32;
+    static float widen(Storage bits)
+    {
+        return half_to_float(static_cast<unsigned short>(bits << 8));
+    }
+};
+
+template <typename Element>
+__forceinline__ float simt_tile_element(Descriptor tile, int row, int k)
+{
+    using Storage = typename Element::Storage;
+    return Element::widen(*reinterpret_cast<const Storage *>(simt_tile_byte(
+        tile, row, k * static_cast<int>(sizeof(Storage)))));
+}
+
+// Rows that a product reads, as far as their 32 bytes.
 __forceinline__ void simt_read_rows(Descriptor tile, int first, int count)
 {
     for (int row = first; row < first + count; ++row)
-        for (int k = 0; k < 16; k += 8)
+        for (int byte = 0; byte < 32; byte += 16)
             simt_runtime_of_module->access(
-                reinterpret_cast<const void *>(simt_swizzled(
-                    tile * 16 + static_cast<uintptr_t>(row) * 128 +
-                    static_cast<uintptr_t>(k) * 2)),
+                reinterpret_cast<const void *>(simt_tile_byte(tile, row, byte)),
                 16, SIMT_READ);
 }
 
 // Lane l of warp w has rows 16 w + l / 4 and that + 8, columns 8 j + 2 (l % 4)
 // and the next, of sums and of a alike. What a warp reads is told once.
-__attribute__((no_sanitize("thread"))) inline void
-simt_multiply(const SimtProduct &p)
+template <typename Element>
+__attribute__((no_sanitize("thread"))) void simt_multiply(const SimtProduct &p)
 {
+    constexpr int DEPTH = Element::DEPTH;
     const int lane = threadIdx.x % 32;
     const int warp_row = static_cast<int>(threadIdx.x) / 32 % 4 * 16;
     const int first = warp_row + lane / 4;
@@ -181,19 +204,18 @@ simt_multiply(const SimtProduct &p)
         if (!p.from_registers)
             simt_read_rows(p.a_tile, warp_row, 16);
     }
-    float a[2][16];
+    float a[2][DEPTH];
     for (int half = 0; half < 2; ++half)
-        for (int k = 0; k < 16; ++k)
-            a[half][k] =
-                p.from_registers
-                    ? p.a[half][k]
-                    : p.widen(simt_tile_element(p.a_tile, first + half * 8, k));
+        for (int k = 0; k < DEPTH; ++k)
+            a[half][k] = p.from_registers
+                             ? p.a[half][k]
+                             : simt_tile_element<Element>(
+                                   p.a_tile, first + half * 8, k);
     for (int i = 0; i < p.count; ++i) {
         const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
         float sum = p.add ? p.sums[i] : 0.0f;
-        for (int k = 0; k < 16; ++k)
-            sum += a[i / 2 % 2][k] *
-                   p.widen(simt_tile_element(p.b, column, k));
+        for (int k = 0; k < DEPTH; ++k)
+            sum += a[i / 2 % 2][k] * simt_tile_element<Element>(p.b, column, k);
         p.sums[i] = sum;
     }
 }
@@ -222,7 +244,7 @@ __device__ __forceinline__ void product_wait(int line = __builtin_LINE())
     int kept = 0;
     for (int i = 0; i < own.count; ++i) {
         if (own.waiting[i].group < own.group - PENDING)
-            simt_multiply(own.waiting[i]);
+            own.waiting[i].carry_out(own.waiting[i]);
         else
             own.waiting[kept++] = own.waiting[i];
     }
@@ -244,26 +266,49 @@ __device__ __forceinline__ void product(float (&sums)[COUNT], Descriptor a,
                                         Descriptor b, bool add)
 {
     simt_begin_product(
-        {sums, COUNT, false, {}, a, b, Dtype<DTYPE>::widen, add, 0});
+        {sums, COUNT, false, {}, a, b, simt_multiply<SimtElement<DTYPE>>, add,
+         0});
 }
 
 // Lanes tell each other their registers when the product begins: that they are
-// left alone after it is not seen here.
-__device__ __forceinline__ void product(float (&sums)[64],
-                                        const unsigned (&a)[4], Descriptor b,
-                                        bool add, int line = __builtin_LINE())
+// left alone after it is not seen here. A register has the elements of `step`
+// columns from step * (l % 4) on, the next but one those half the depth further.
+template <typename Element>
+__forceinline__ void simt_product_of_registers(float (&sums)[64],
+                                               const unsigned (&a)[4],
+                                               Descriptor b, bool add, int line)
 {
-    using Half = Dtype<FEX_KERNEL_F16>;
-    SimtProduct product = {sums, 64, true, {}, 0, b, Half::widen, add, 0};
+    using Storage = typename Element::Storage;
+    constexpr int DEPTH = Element::DEPTH;
+    constexpr int STEP = DEPTH / 8;
+    SimtProduct product = {sums, 64,  true, {}, 0, b, simt_multiply<Element>,
+                           add,  0};
     const SimtWords *const lanes =
         simt_tell(simt_words, {{a[0], a[1], a[2], a[3]}}, line);
     const int first = static_cast<int>(threadIdx.x) % 32 / 4 * 4;
     for (int half = 0; half < 2; ++half)
-        for (int k = 0; k < 16; ++k)
-            product.a[half][k] = Half::widen(static_cast<unsigned short>(
-                lanes[first + k % 8 / 2].words[k / 8 * 2 + half] >>
-                k % 2 * 16));
+        for (int k = 0; k < DEPTH; ++k)
+            product.a[half][k] = Element::widen(static_cast<Storage>(
+                lanes[first + k % (DEPTH / 2) / STEP]
+                    .words[k / (DEPTH / 2) * 2 + half] >>
+                k % STEP * (32 / STEP)));
     simt_begin_product(product);
+}
+
+__device__ __forceinline__ void product(float (&sums)[64],
+                                        const unsigned (&a)[4], Descriptor b,
+                                        bool add, int line = __builtin_LINE())
+{
+    simt_product_of_registers<SimtElement<FEX_KERNEL_F16>>(sums, a, b, add,
+                                                           line);
+}
+
+__device__ __forceinline__ void product_8(float (&sums)[64],
+                                          const unsigned (&a)[4], Descriptor b,
+                                          bool add,
+                                          int line = __builtin_LINE())
+{
+    simt_product_of_registers<SimtElement8>(sums, a, b, add, line);
 }
 
 // ---- Words of two 16-bit elements
@@ -279,6 +324,19 @@ __device__ __forceinline__ unsigned max_magnitudes(unsigned largest,
             largest = (largest & ~(0xffffu << shift)) | own << shift;
     }
     return largest;
+}
+
+__device__ __forceinline__ unsigned upper_bytes(unsigned low, unsigned high)
+{
+    return (low >> 8 & 0xffu) | (low >> 16 & 0xff00u) |
+           (high & 0xff00u) << 8 | (high & 0xff000000u);
+}
+
+// By way of f16, which rounds what lies near the middle of two numbers twice.
+__device__ __forceinline__ unsigned char float_to_e5m2(float value)
+{
+    const unsigned half = float_to_half(value);
+    return static_cast<unsigned char>((half + 0x7fu + (half >> 8 & 1u)) >> 8);
 }
 
 // Products of bfloat16 are exact in float32; of these, rounded once.

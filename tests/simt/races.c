@@ -6,7 +6,6 @@
 
 #include "races.h"
 
-#define UNIT 2u /* bytes that are watched as one: no element is smaller */
 #define RANGES_MAX 256u
 #define WARPS_MAX (SIMT_CLUSTER_MAX * SIMT_BLOCK_MAX / SIMT_WARP_SIZE)
 #define BARRIERS_MAX 64u
@@ -19,7 +18,7 @@ typedef struct reads {
     unsigned lanes;
 } reads;
 
-/* What is known of a unit: its last write, and who has read it since, of which
+/* What is known of a byte: its last write, and who has read it since, of which
  * two warps are remembered. Times are numbers of meetings. */
 typedef struct unit {
     uint64_t written;
@@ -65,7 +64,7 @@ static struct {
 
 static void watch(const void *address, size_t size)
 {
-    unit *const units = calloc(size / UNIT + 2, sizeof *units);
+    unit *const units = calloc(size, sizeof *units);
     if (units == NULL || range_count == RANGES_MAX) {
         free(units);
         return;
@@ -281,8 +280,8 @@ void races_access(const void *address, size_t size, enum simt_touch touch)
     const range *const r = find(first);
     if (r == NULL)
         return;
-    for (uintptr_t at = first - first % UNIT; at < first + size; at += UNIT) {
-        unit *const u = &r->units[(at - (r->first - r->first % UNIT)) / UNIT];
+    for (uintptr_t at = first; at < first + size; at++) {
+        unit *const u = &r->units[at - r->first];
         check_write_before(u, at, touch);
         if (touch == SIMT_READ) {
             note_read(u);
