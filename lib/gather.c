@@ -60,10 +60,13 @@ static int sddmm_threads(const fex_problem *problem)
 
 /* How many threads a multiprocessor holds at least: leaves registers for loads.
  * Where more are in use the compiler would spill some. */
-static int sddmm_resident(const fex_architecture *architecture, int epilogue)
+static int sddmm_resident(const fex_architecture *architecture,
+                          fex_geometry geometry, int epilogue)
 {
-    return architecture->major == 9 && epilogue == FEX_EPILOGUE_SCORES ? 768
-                                                                       : 512;
+    return architecture->major == 9 && geometry.vector_bytes == 16 &&
+                   epilogue == FEX_EPILOGUE_SCORES
+               ? 768
+               : 512;
 }
 
 void fex_describe_sddmm(const fex_problem *problem,
@@ -82,7 +85,7 @@ void fex_describe_sddmm(const fex_problem *problem,
     fex_spec_add(spec, "EPILOGUE", epilogue);
     fex_spec_add(spec, "THREADS", sddmm_threads(problem));
     fex_spec_add(spec, "MIN_BLOCKS",
-                 sddmm_resident(architecture, epilogue) /
+                 sddmm_resident(architecture, geometry, epilogue) /
                      sddmm_threads(problem));
     fex_spec_add(spec, "LIST_MAX", fex_min(SDDMM_LIST_MAX, problem->top_k));
 }
