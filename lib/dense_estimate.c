@@ -9,12 +9,13 @@
 #include "dense.h"
 #include "estimate.h"
 
-#define LAUNCH_SECONDS 24e-6 /* of all four kernels, with little to do */
-#define SORT_CLOCKS 18.6     /* a block of the sort, for each of K */
-#define SORT_LONG_CLOCKS 33  /* where a token chooses more than this of a */
-#define SORT_LONG 12         /* block of experts */
-#define PAIR_CLOCKS 6.1      /* to take its score and to place its weight */
-#define TENSOR_SHARE_COPIED 0.773 /* of the peak, where the copy engine helps */
+#define LAUNCH_SECONDS 20e-6   /* of all four kernels, with little to do */
+#define SORT_START_CLOCKS 5000 /* a block of the sort, before the first of K */
+#define SORT_CLOCKS 25         /* and for each */
+#define SORT_LONG_CLOCKS 40    /* where a token chooses more than this of a */
+#define SORT_LONG 12           /* block of experts */
+#define PAIR_CLOCKS 6.1        /* to take its score and to place its weight */
+#define TENSOR_SHARE_COPIED 0.74 /* of the peak, where the copy engine helps */
 #define TENSOR_SHARE 0.6         /* else, and no more than: */
 #define OPERATIONS_A_CLOCK 830.0 /* of a multiprocessor */
 #define MEMORY_SHARE 0.7
@@ -46,8 +47,8 @@ static double tensor_share(const fex_dense_engine *engine,
 }
 
 /* Every choice sorted, then both products of every token with every expert, or
- * both tables read from memory if that takes longer. The second product of f16
- * is with two halves of each weight. */
+ * both tables read from memory if that takes longer; sums over ranges of experts
+ * are written and read again. */
 static double chunk_seconds(const fex_problem *problem,
                             const fex_device *device, int64_t num_tokens)
 {
@@ -57,8 +58,7 @@ static double chunk_seconds(const fex_problem *problem,
     const fex_dense_kernel *const second = fex_dense_states(engine, problem);
     const int64_t splits = fex_dense_splits(problem, num_tokens);
     const double experts = (double)problem->num_experts;
-    const double length =
-        experts / (double)splits * (problem->dtype == FEX_DTYPE_F16 ? 2 : 1);
+    const double length = experts / (double)splits * second->products;
     const double share = tensor_share(engine, device);
     const double scores = fex_tiles_seconds(
         device, tiles_of(first, num_tokens, problem->num_experts),
@@ -73,14 +73,18 @@ static double chunk_seconds(const fex_problem *problem,
         (fex_dense_sort_tokens(problem, device->architecture) *
          (double)device->multiprocessors);
     const double top_k = (double)problem->top_k;
-    const double sort_clocks =
+    const double slot_clocks =
         top_k * FEX_ROUTE_BLOCK > SORT_LONG * experts ? SORT_LONG_CLOCKS
                                                       : SORT_CLOCKS;
+    const double sort_clocks = SORT_START_CLOCKS + slot_clocks * top_k;
+    const double partials = (double)(splits * num_tokens) *
+                            (double)problem->hidden_size * sizeof(float);
     return LAUNCH_SECONDS +
-           fex_clock_seconds(device, sort_clocks * top_k * fmax(rounds, 1)) +
+           fex_clock_seconds(device, sort_clocks * fmax(rounds, 1)) +
            fex_shared_seconds(device,
                               PAIR_CLOCKS * (double)num_tokens * top_k) +
-           fmax(scores + states, moved);
+           fmax(scores + states, moved) +
+           fex_memory_seconds(device, 2 * partials, MEMORY_SHARE);
 }
 
 double fex_dense_estimate(const fex_problem *problem, const fex_device *device,

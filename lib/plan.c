@@ -60,10 +60,16 @@ static size_t fastest(const candidates *among, int64_t num_tokens)
 }
 
 /* Numbers of tokens at which families are compared: each of the first few, then
- * a quarter apart. */
+ * a quarter apart; and powers of two, which calls often have and tiles fit, and
+ * those after them, for which there is a tile more. */
 static int64_t next_number(int64_t num_tokens)
 {
-    return num_tokens + num_tokens / 4 + 1;
+    int64_t power = 1;
+    while (power <= num_tokens)
+        power *= 2;
+    if (num_tokens == power / 2)
+        return num_tokens + 1;
+    return fex_min(num_tokens + num_tokens / 4 + 1, power);
 }
 
 /* Whether another is faster by enough to change over to it. */
