@@ -44,13 +44,15 @@
  * to its type once. Where tensor cores sum expert states of bfloat16, a term's
  * weight is rounded to 11 bits and an element of U below 2^-26 to a multiple of
  * 2^-36: up to 2^-11 of the sum of the terms' magnitudes, and more only where
- * a token chose nothing but experts with such elements; see README.md. Of
- * float16 what rounding a weight left counts too. On Hopper that is multiplied
- * with the first 3 bits of an element of U: an error of up to 2^-12 of the sum
- * of magnitudes, and 2^-11 for elements below 2^-14, of which float16 itself
- * holds fewer than 11 bits. Scores that tensor cores sum have a relative error
- * of up to some 2e-9 for each of the H products, because they drop the bits that
- * a float cannot hold instead of rounding; other scores are within 1e-6.
+ * a token chose nothing but experts with such elements, or where only weights
+ * below 2^-28 of its largest count; see README.md. Of float16 the part of a
+ * weight that was lost in rounding is multiplied as well, on Hopper with the
+ * first 3 bits of an element of U: an error of some 2^-12 of the sum of the
+ * terms' magnitudes, and up to 2^-11 for elements below 2^-14, of which float16
+ * itself holds fewer than 11 bits. Scores that tensor cores sum have a relative
+ * error of up to some 2e-9 for each of the H products, because they drop the
+ * bits that a float cannot hold instead of rounding; other scores are within
+ * 1e-6.
  *
  * The same call gives the same bits on every run, on every stream and in a
  * graph: the same inputs, equally aligned, of as many tokens, on the same

@@ -12,20 +12,19 @@
 // Rounding P to the data type would be a second rounding. bfloat16: each
 // token's weights are scaled by a power of two and rounded to f16, whose 11
 // bits are enough, and so is U, exactly from 2^-26 up. float16: what rounding
-// left of a weight, a part in 2^12, is multiplied with the upper bytes of U, in
+// left of a weight, a part in 2^11, is multiplied with the upper bytes of U, in
 // half the time.
 #include "arguments.h"
 #include "element.cuh"
 #include "hopper.cuh"
-#include "route_list.cuh"
 #include "routes.cuh"
 #include "tensor.cuh"
 #include "warp.cuh"
+#include "weight_fill.cuh"
 #include "weight_tile.cuh"
 
 // ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, TILE_TOKENS,
-// TILE_COLUMNS, THREADS, STAGES, SHARED_BYTES, ROUNDS: routes a lane reads ahead,
-// BLOCKS_LONG: whether blocks of experts usually have more for it
+// TILE_COLUMNS, THREADS, STAGES, SHARED_BYTES, and those of weight_fill.cuh
 
 constexpr int GROUP_COLUMNS = 64; // of a warpgroup
 constexpr int GROUPS = TILE_COLUMNS / GROUP_COLUMNS;
@@ -34,8 +33,6 @@ constexpr int UP_STAGES = STAGES + 1; // rows take longer to come than weights
 
 static_assert(TILE_COLUMNS == 128);
 static_assert(HIDDEN_SIZE % 8 == 0, "the copy engine takes rows of 16 bytes");
-
-using List = RouteList<LANES, ROUNDS, TOP_K>;
 
 // ---- Shared memory
 
@@ -72,58 +69,7 @@ struct Task {
     }
 };
 
-// ---- Load: the weights
-
-// Sets the route in the lane's j-th place of those from number `first` on, if it
-// has one. scale: of the tokens, in lanes.
-__device__ __forceinline__ void set_route(Element *own, Trail &trail,
-                                          const List &list, int first, int j,
-                                          const fex_route &route, float scale)
-{
-    const float weight =
-        route.weight * __shfl_sync(FULL_WARP, scale, row_of(route), LANES);
-    const unsigned place = place_of(route);
-    if (first == 0)
-        trail.set(j, place);
-    if (list.has(first, j) && !is_repeat(route))
-        set_weight(own, place, weight);
-}
-
-__device__ __forceinline__ void set_block(Element *own, Trail &trail,
-                                          List &list, float scale)
-{
-    constexpr int AHEAD = ROUNDS * LANES;
-    trail.count = list.count;
-#pragma unroll
-    for (int j = 0; j < ROUNDS; ++j)
-        set_route(own, trail, list, 0, j, list.ahead[j], scale);
-#pragma unroll 1
-    for (int first = AHEAD; __any_sync(FULL_WARP, first < list.count);
-         first += AHEAD) {
-        list.read(first);
-#pragma unroll
-        for (int j = 0; j < ROUNDS; ++j)
-            set_route(own, trail, list, first, j, list.ahead[j], scale);
-    }
-}
-
-// The same for blocks that usually have more routes than are read ahead: others
-// come as their room gets free.
-__device__ __forceinline__ void set_long_block(Element *own, Trail &trail,
-                                               List &list, float scale)
-{
-    constexpr int AHEAD = ROUNDS * LANES;
-    trail.count = list.count;
-#pragma unroll 1
-    for (int first = 0; __any_sync(FULL_WARP, first < list.count);
-         first += AHEAD)
-#pragma unroll
-        for (int j = 0; j < ROUNDS; ++j) {
-            const fex_route route = list.ahead[j];
-            list.read(first + AHEAD, j);
-            set_route(own, trail, list, first, j, route, scale);
-        }
-}
+// ---- Load
 
 __device__ __forceinline__ void copy_up(const fex_dense_states_args &args,
                                         Shared &shared, const Task &task,
@@ -175,10 +121,7 @@ __device__ __forceinline__ void fill_stages(const fex_dense_states_args &args,
                 copy_up(args, shared, task, ring, i + 1);
             __syncwarp();
             clear(weights, warp, own, trails[stage]);
-            if (BLOCKS_LONG)
-                set_long_block(own, trails[stage], list, scale);
-            else
-                set_block(own, trails[stage], list, scale);
+            set_weights(own, trails[stage], list, scale);
             publish_shared();
             __syncwarp();
             if (lane == 0)
@@ -310,7 +253,9 @@ __device__ __forceinline__ void store_sums(const fex_dense_states_args &args,
             if (token < args.num_tokens && own < HIDDEN_SIZE)
                 __stcg(partials + static_cast<fex_i64>(token) * HIDDEN_SIZE +
                            own,
-                       PARTS == 1 ? sums[half][j] : sums[0][j] + sums[1][j]);
+                       PARTS == 1 ? sums[half][j]
+                                  : fmaf(sums[1][j], 1 / REST_SCALE,
+                                         sums[0][j]));
         }
 }
 

@@ -40,6 +40,10 @@ __device__ __forceinline__ unsigned place_of(const fex_route &route)
            (expert % SWIZZLE ^ row % 8 * 8);
 }
 
+// By what a rest is multiplied so that e5m2 holds the least of them: those of
+// the largest weights are up to 2^3, and become no more than 2^15.
+constexpr float REST_SCALE = 4096.0f;
+
 // What is left of a weight, of which `place` is where it is: in the same row of
 // the second part, as e5m2. Of 16 experts the bytes are in the order in which a
 // lane has these in registers, four of them as upper_bytes puts them together.
@@ -85,7 +89,7 @@ __device__ __forceinline__ void set_weight(Element *weights, unsigned place,
     const float rest = weight - half_to_float(high);
     if (PARTS == 2)
         rest_at(weights, place) =
-            fabsf(rest) < fabsf(weight) ? float_to_e5m2(rest) : 0;
+            fabsf(rest) < fabsf(weight) ? float_to_e5m2(rest * REST_SCALE) : 0;
 }
 
 __device__ __forceinline__ void clear_weight(Element *weights, unsigned place)

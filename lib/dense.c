@@ -105,6 +105,22 @@ const fex_dense_kernel *fex_dense_states(const fex_dense_engine *engine,
     return &engine->states[problem->dtype == FEX_DTYPE_BF16];
 }
 
+/* Times 32 routes of the tokens of a warp to a block of experts, a fourth more
+ * than there are of them on average. */
+void fex_dense_add_rounds(const fex_problem *problem,
+                          const fex_dense_kernel *kernel, fex_kernel_spec *spec)
+{
+    const int64_t pairs = kernel->place_tokens * problem->top_k;
+    const int64_t of_block = pairs * FEX_ROUTE_BLOCK * 5 / 4;
+    const int64_t wanted = fex_ceil_div(of_block, 32 * problem->num_experts);
+    const int too_many = wanted > kernel->rounds_max;
+    const int most = too_many && kernel->rounds_long > 0 ? kernel->rounds_long
+                                                         : kernel->rounds_max;
+    fex_spec_add(spec, "ROUNDS", fex_max(1, fex_min(wanted, most)));
+    if (kernel->rounds_long > 0)
+        fex_spec_add(spec, "BLOCKS_LONG", too_many);
+}
+
 /* ---- Tensor maps -------------------------------------------------------- */
 
 fex_status fex_dense_map_rows(const fex_launch *launch, fex_tensor_map *map,

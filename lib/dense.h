@@ -22,7 +22,8 @@ typedef struct fex_dense_kernel {
     int rounds_max;   /* that it reads ahead, of 32 routes */
     int rounds_long;  /* the same where that is not enough for most blocks of
                        * experts; 0 if the kernel does not differ then */
-    double products;  /* of 16 bits, that one of states takes as long as */
+    double products;  /* of 16 bits, as long as which one of states takes; 0
+                       * for scores */
 } fex_dense_kernel;
 
 typedef struct fex_dense_engine {
@@ -44,6 +45,10 @@ const fex_dense_kernel *fex_dense_scores(const fex_dense_engine *engine,
 /* The kernel of states for the problem's type. */
 const fex_dense_kernel *fex_dense_states(const fex_dense_engine *engine,
                                          const fex_problem *problem);
+
+/* Adds how far a kernel of states reads routes ahead. */
+void fex_dense_add_rounds(const fex_problem *problem,
+                          const fex_dense_kernel *kernel, fex_kernel_spec *spec);
 
 /* The map of an array of rows of the problem's hidden size, of which boxes of
  * box_rows by 64 columns are copied; base is aligned to 16 bytes. */

@@ -47,8 +47,8 @@ static double tensor_share(const fex_dense_engine *engine,
 }
 
 /* Every choice sorted, then both products of every token with every expert, or
- * both tables read from memory if that takes longer; sums over ranges of experts
- * are written and read again. */
+ * both tables read from memory if that takes longer; sums over ranges of
+ * experts are written and read again. */
 static double chunk_seconds(const fex_problem *problem,
                             const fex_device *device, int64_t num_tokens)
 {

@@ -120,22 +120,6 @@ static void describe_product(const fex_problem *problem,
     fex_spec_add_shared(spec, kernel->shared_bytes);
 }
 
-/* How far a kernel of states reads ahead: times 32 routes of the tokens of a warp
- * to a block of experts, a fourth more than there are of them on average. */
-static void add_rounds(const fex_problem *problem,
-                       const fex_dense_kernel *kernel, fex_kernel_spec *spec)
-{
-    const int64_t pairs = kernel->place_tokens * problem->top_k;
-    const int64_t of_block = pairs * FEX_ROUTE_BLOCK * 5 / 4;
-    const int64_t wanted = fex_ceil_div(of_block, 32 * problem->num_experts);
-    const int too_many = wanted > kernel->rounds_max;
-    const int most = too_many && kernel->rounds_long > 0 ? kernel->rounds_long
-                                                         : kernel->rounds_max;
-    fex_spec_add(spec, "ROUNDS", fex_max(1, fex_min(wanted, most)));
-    if (kernel->rounds_long > 0)
-        fex_spec_add(spec, "BLOCKS_LONG", too_many);
-}
-
 static size_t describe(const fex_problem *problem,
                        const fex_architecture *architecture,
                        fex_geometry geometry, fex_kernel_spec *specs)
@@ -148,7 +132,7 @@ static size_t describe(const fex_problem *problem,
                      "fex_dense_scores", &specs[SCORES]);
     describe_product(problem, architecture, states, "fex_dense_states",
                      &specs[STATES]);
-    add_rounds(problem, states, &specs[STATES]);
+    fex_dense_add_rounds(problem, states, &specs[STATES]);
     describe_sum(problem, architecture, engine, &specs[SUM]);
     return KERNELS;
 }

@@ -59,7 +59,7 @@ static int sddmm_threads(const fex_problem *problem)
 }
 
 /* How many threads a multiprocessor holds at least: leaves registers for loads.
- * Where more are in use the compiler would spill some. */
+ * Where more are in use, as narrow loads want, the compiler would spill some. */
 static int sddmm_resident(const fex_architecture *architecture,
                           fex_geometry geometry, int epilogue)
 {

@@ -60,8 +60,8 @@ static size_t fastest(const candidates *among, int64_t num_tokens)
 }
 
 /* Numbers of tokens at which families are compared: each of the first few, then
- * a quarter apart; and powers of two, which calls often have and tiles fit, and
- * those after them, for which there is a tile more. */
+ * a quarter apart; and both each power of two, which calls often have and tiles
+ * fit, and the number after it, which needs one tile more. */
 static int64_t next_number(int64_t num_tokens)
 {
     int64_t power = 1;

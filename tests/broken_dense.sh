@@ -147,9 +147,9 @@ broken dense_states_wgmma.cu 'the weights before are not cleared' \
     '/^            clear(weights, warp, own/d'
 broken weight_tile.cuh 'more weights than a trail has are not cleared' \
     's/if (__any_sync(FULL_WARP, trail.count >= Trail::MANY)) {/if (false) {/'
-broken dense_states_wgmma.cu 'routes past those read ahead are dropped' \
+broken weight_fill.cuh 'routes past those read ahead are dropped' \
     's/first = AHEAD; __any_sync(FULL_WARP, first < list.count)/first = AHEAD; false/'
-broken dense_states_wgmma.cu 'routes of long blocks are not read on' \
+broken weight_fill.cuh 'routes of long blocks are not read on' \
     '/list.read(first + AHEAD, j);/d'
 broken sort_routes.cu 'parts that another warp took are taken again' \
     's/if ((before >> bit \& 1u) != 0)/if (true)/'
@@ -157,6 +157,14 @@ broken dense_states_wgmma.cu 'rows that do not fit f16 are not told' \
     's/fit = compute_stages/compute_stages/'
 broken weight_tile.cuh 'the rest of a weight is dropped' \
     's/? float_to_e5m2(rest) : 0/? 0 : 0/'
+broken weight_tile.cuh 'rests of light weights are too small for 8 bits' \
+    's/REST_SCALE = 4096.0f/REST_SCALE = 1.0f/'
+broken dense_states_wgmma.cu 'the sums of rests are dropped' \
+    's/fmaf(sums\[1\]\[j\], 1 \/ REST_SCALE,/fmaf(sums[1][j], 0.0f,/'
+broken dense_states_wgmma.cu 'bytes of the second half of columns come first' \
+    's/bytes\[k % 2 \* 2 + half\]/bytes[half * 2 + k % 2]/'
+broken dense_states_wgmma.cu 'all pieces have the rests of the first' \
+    's/step \/ 2 \* STEP/0/'
 broken weight_tile.cuh 'the rest of a weight is left behind' \
     's/rest_at(weights, place) = 0;/;/'
 broken weight_tile.cuh 'rests are in the order of experts' \

@@ -71,8 +71,8 @@ static const case_spec dense_cases[] = {
     /* a block of experts that is chosen far more often than others */
     {BF16, SIZES(8, 40, 1300, 20), .distribution = TEST_ZIPF},
     {F16, SIZES(8, 80, 1300, 20), .distribution = TEST_ZIPF},
-    /* many blocks of experts in a range, one after the other in the same tile of
-     * weights */
+    /* many blocks of experts in a range, one after the other in the same tile
+     * of weights */
     {F16, SIZES(8, 300, 20000, 12)},
     /* more blocks of experts than a block of threads has warps, and in a range
      * of them more than a warp knows the beginnings of at one time */
@@ -249,6 +249,35 @@ START_TEST(small_rows_keep_their_bits)
 }
 END_TEST
 
+/* A token whose heaviest expert adds nothing shows what light ones add. */
+START_TEST(light_weights_keep_their_bits)
+{
+    enum { HEAVY = 5 };
+    const case_spec spec = {F16, SIZES(64, 32, 96, 20),
+                            .routing_dtype = FEX_DTYPE_F32};
+    device_case c;
+    device_case_make(&spec, &c);
+    case_array *const routing = &c.arrays[CASE_ROUTING_WEIGHTS];
+    case_array *const up = &c.arrays[CASE_UP_WEIGHTS];
+    int32_t *const indices = (void *)c.arrays[CASE_INDICES].initial;
+    float *const weights = (void *)routing->initial;
+    scale_rows(up, 1, 0x1p14);
+    for (int64_t i = 0; i < spec.hidden_size; i++) {
+        const double nothing = 0;
+        fex_convert_store(spec.dtype, up->initial,
+                          HEAVY * spec.hidden_size + i, 1, &nothing);
+        up->exact[HEAVY * spec.hidden_size + i] = 0;
+    }
+    for (int64_t i = 0; i < spec.num_tokens * spec.top_k; i++) {
+        const int heavy = i % spec.top_k == 0;
+        indices[i] = heavy ? HEAVY : indices[i] == HEAVY ? 0 : indices[i];
+        weights[i] *= heavy ? 0x1p13f : 0x1p-13f;
+        routing->exact[i] = weights[i];
+    }
+    device_suite_check_made(&c, FEX_PASS_FORWARD);
+}
+END_TEST
+
 static void add_cases(Suite *suite)
 {
     TCase *const tests = tcase_create("cases");
@@ -279,6 +308,7 @@ static void add_numbers(Suite *suite)
     tcase_add_loop_test(tests, numbers_may_be_large_or_small, 0,
                         (int)(sizeof scaled_cases / sizeof *scaled_cases));
     tcase_add_test(tests, small_rows_keep_their_bits);
+    tcase_add_test(tests, light_weights_keep_their_bits);
     suite_add_tcase(suite, tests);
 }
 
@@ -288,15 +318,9 @@ static void fill(Suite *suite, int full)
 {
     const char *const family = getenv("FLASHEXPERT_FAMILY");
     const int dense_first = family != NULL && strcmp(family, "dense") == 0;
-    if (dense_first)
-        add_dense_cases(suite);
-    else
-        add_cases(suite);
+    (dense_first ? add_dense_cases : add_cases)(suite);
     add_numbers(suite);
-    if (dense_first)
-        add_cases(suite);
-    else
-        add_dense_cases(suite);
+    (dense_first ? add_cases : add_dense_cases)(suite);
     if (!full)
         return;
     TCase *const all = tcase_create("full");

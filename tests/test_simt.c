@@ -336,7 +336,7 @@ START_TEST(order_is_drawn)
 }
 END_TEST
 
-/* Of what warps take from each other no warp gets all, though they never meet. */
+/* Of what warps take from each other none gets all, though they never meet. */
 START_TEST(warps_share_out_work)
 {
     run_well(KERNEL("__shared__ unsigned next;\n"

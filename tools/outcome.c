@@ -68,18 +68,12 @@ json_t *outcome_json(const tool_shape *shape, const run_outcome *found,
     return object;
 }
 
-static void print_times(const run_outcome *found, fex_pass pass)
+static void print_measured(const pass_times *times)
 {
-    const pass_times *times = &found->times[pass];
     char text[REPORT_TIME_MAX];
     char bytes[REPORT_BYTES_MAX];
     char rate[REPORT_BYTES_MAX];
 
-    printf("  %-10s", shape_pass_name(pass));
-    if (isnan(times->seconds)) {
-        puts("not timed");
-        return;
-    }
     report_format_time(times->seconds, text);
     printf("%s", text);
     if (!isnan(times->graph_seconds)) {
@@ -93,6 +87,15 @@ static void print_times(const run_outcome *found, fex_pass pass)
     report_format_bytes(times->gathered_bytes, bytes);
     report_format_bytes(times->gathered_bytes / times->seconds, rate);
     printf("; %s gathered, %s/s", bytes, rate);
+}
+
+static void print_pass(const run_outcome *found, fex_pass pass)
+{
+    printf("  %-10s", shape_pass_name(pass));
+    if (isnan(found->times[pass].seconds))
+        printf("not timed");
+    else
+        print_measured(&found->times[pass]);
     if (found->families[pass] != NULL)
         printf("  (%s)", found->families[pass]);
     putchar('\n');
@@ -107,7 +110,7 @@ void outcome_print(const tool_shape *shape, const run_outcome *found,
     puts(text);
     for (size_t i = 0; i < OUTCOME_PASSES; i++)
         if (shape->passes & outcome_passes[i])
-            print_times(found, outcome_passes[i]);
+            print_pass(found, outcome_passes[i]);
     if (verified && found->by_oracle)
         puts("  verified by the code that made them: this shows that results "
              "are rounded\n  as they should be, not that they are right");

@@ -171,9 +171,9 @@ template <typename T> __forceinline__ T __ldg(const T *address)
     return *address;
 }
 
-// Threads take turns only where they meet, and after atomic operations, by which
-// they may share out work: any other code is atomic too. Who watches accesses is
-// told which are meant to be.
+// Threads take turns only where they meet, and after atomic operations, by
+// which they may share out work: any other code is atomic too. Who watches
+// accesses is told which are meant to be.
 struct SimtAtomic {
     SimtAtomic() { simt_runtime_of_module->atomic = 1; }
     ~SimtAtomic()

@@ -271,8 +271,9 @@ __device__ __forceinline__ void product(float (&sums)[COUNT], Descriptor a,
 }
 
 // Lanes tell each other their registers when the product begins: that they are
-// left alone after it is not seen here. A register has the elements of `step`
-// columns from step * (l % 4) on, the next but one those half the depth further.
+// left alone after it is not seen here. A register has the elements of STEP
+// columns from STEP * (l % 4) on, the next but one those half the depth
+// further.
 template <typename Element>
 __forceinline__ void simt_product_of_registers(float (&sums)[64],
                                                const unsigned (&a)[4],

@@ -20,18 +20,18 @@ typedef struct reads {
 
 /* What is known of a byte: its last write, and who has read it since, of which
  * two warps are remembered. Times are numbers of meetings. */
-typedef struct unit {
+typedef struct byte {
     uint64_t written;
     const resident_thread *writer;
     int atomically;
     int by_several; /* unordered updates by others too */
     reads reads[2];
-} unit;
+} byte;
 
 typedef struct range {
     uintptr_t first;
     size_t size;
-    unit *units;
+    byte *bytes;
 } range;
 
 /* Until when each warp's accesses are known. */
@@ -64,12 +64,12 @@ static struct {
 
 static void watch(const void *address, size_t size)
 {
-    unit *const units = calloc(size, sizeof *units);
-    if (units == NULL || range_count == RANGES_MAX) {
-        free(units);
+    byte *const bytes = calloc(size, sizeof *bytes);
+    if (bytes == NULL || range_count == RANGES_MAX) {
+        free(bytes);
         return;
     }
-    ranges[range_count++] = (range){(uintptr_t)address, size, units};
+    ranges[range_count++] = (range){(uintptr_t)address, size, bytes};
 }
 
 static unsigned blocks_of(const simt_task *task)
@@ -92,7 +92,7 @@ void races_watch_static(const simt_task *task, size_t offset, size_t size)
 void races_forget(void)
 {
     while (range_count > 0)
-        free(ranges[--range_count].units);
+        free(ranges[--range_count].bytes);
 }
 
 static const range *find(uintptr_t address)
@@ -223,29 +223,29 @@ static void check_twice(void)
 }
 
 /* Whether the running thread knows of the last write. */
-static int is_after_write(const unit *u)
+static int is_after_write(const byte *b)
 {
     const resident_thread *const self = resident.current;
-    return u->writer == NULL || (u->writer == self && !u->by_several) ||
-           have_met(u->writer->warp, u->written) ||
-           (u->writer->warp == self->warp && self->warp->met > u->written);
+    return b->writer == NULL || (b->writer == self && !b->by_several) ||
+           have_met(b->writer->warp, b->written) ||
+           (b->writer->warp == self->warp && self->warp->met > b->written);
 }
 
-static void check_write_before(const unit *u, uintptr_t address,
+static void check_write_before(const byte *b, uintptr_t address,
                                enum simt_touch touch)
 {
-    if (is_after_write(u) || (u->atomically && touch == SIMT_UPDATE))
+    if (is_after_write(b) || (b->atomically && touch == SIMT_UPDATE))
         return;
-    if (touch != SIMT_WRITE || u->atomically)
-        report(address, name_of(touch), "wrote", u->writer);
-    twice.first = u->writer;
+    if (touch != SIMT_WRITE || b->atomically)
+        report(address, name_of(touch), "wrote", b->writer);
+    twice.first = b->writer;
 }
 
-static void check_reads_before(const unit *u, uintptr_t address,
+static void check_reads_before(const byte *b, uintptr_t address,
                                enum simt_touch touch)
 {
     const resident_thread *const self = resident.current;
-    for (const reads *r = u->reads; r < u->reads + 2; r++) {
+    for (const reads *r = b->reads; r < b->reads + 2; r++) {
         if (r->warp == NULL || have_met(r->warp, r->time))
             continue;
         unsigned lanes = r->lanes;
@@ -257,16 +257,16 @@ static void check_reads_before(const unit *u, uintptr_t address,
     }
 }
 
-static void note_read(unit *u)
+static void note_read(byte *b)
 {
     const resident_thread *const self = resident.current;
-    if (u->reads[0].warp != self->warp) {
-        const reads older = u->reads[0];
-        u->reads[0] = u->reads[1].warp == self->warp ? u->reads[1]
+    if (b->reads[0].warp != self->warp) {
+        const reads older = b->reads[0];
+        b->reads[0] = b->reads[1].warp == self->warp ? b->reads[1]
                                                      : (reads){.warp = NULL};
-        u->reads[1] = older;
+        b->reads[1] = older;
     }
-    reads *const own = &u->reads[0];
+    reads *const own = &b->reads[0];
     if (own->warp == NULL || self->warp->met > own->time ||
         have_met(self->warp, own->time))
         own->lanes = 0;
@@ -280,18 +280,21 @@ void races_access(const void *address, size_t size, enum simt_touch touch)
     const range *const r = find(first);
     if (r == NULL)
         return;
-    for (uintptr_t at = first; at < first + size; at++) {
-        unit *const u = &r->units[at - r->first];
-        check_write_before(u, at, touch);
+    const uintptr_t end = first + size < r->first + r->size
+                              ? first + size
+                              : r->first + r->size;
+    for (uintptr_t at = first; at < end; at++) {
+        byte *const b = &r->bytes[at - r->first];
+        check_write_before(b, at, touch);
         if (touch == SIMT_READ) {
-            note_read(u);
+            note_read(b);
             continue;
         }
-        check_reads_before(u, at, touch);
-        u->by_several = touch == SIMT_UPDATE && !is_after_write(u);
-        u->written = now;
-        u->writer = resident.current;
-        u->atomically = touch == SIMT_UPDATE;
+        check_reads_before(b, at, touch);
+        b->by_several = touch == SIMT_UPDATE && !is_after_write(b);
+        b->written = now;
+        b->writer = resident.current;
+        b->atomically = touch == SIMT_UPDATE;
     }
     if (twice.first != NULL) {
         twice.address = address;

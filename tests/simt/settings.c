@@ -11,10 +11,11 @@ static simt_settings settings;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* A wrong setting must not pass for the default: a test would prove nothing. */
-static void refuse(const char *variable, const char *value)
+static void refuse(const char *variable, const char *value,
+                   const char *expected)
 {
-    fprintf(stderr, "simulated device: %s=%s is not understood\n", variable,
-            value);
+    fprintf(stderr, "simulated device: %s=%s is not understood: expected %s\n",
+            variable, value, expected);
     abort();
 }
 
@@ -26,7 +27,7 @@ static unsigned long number(const char *variable, unsigned long otherwise)
         return otherwise;
     const unsigned long result = strtoul(value, &end, 10);
     if (end == value || *end != '\0')
-        refuse(variable, value);
+        refuse(variable, value, "a number");
     return result;
 }
 
@@ -36,7 +37,7 @@ static void read_settings(void)
     const char *const arch = getenv(variable) ? getenv(variable) : "9.0";
     char rest;
     if (sscanf(arch, "%d.%d%c", &settings.major, &settings.minor, &rest) != 2)
-        refuse(variable, arch);
+        refuse(variable, arch, "a compute capability, such as 8.6");
     settings.multiprocessors = (int)number("FLASHEXPERT_SIM_SMS", 4);
     settings.l2_bytes = (int)number("FLASHEXPERT_SIM_L2", 1 << 20);
     settings.memory_bytes = number("FLASHEXPERT_SIM_MEMORY", 1 << 30);
