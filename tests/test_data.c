@@ -4,6 +4,7 @@
 
 #include <check.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -157,6 +158,52 @@ START_TEST(same_is_the_same_for_all)
 }
 END_TEST
 
+/* Of blocks of 128 experts with 5.12 on average, random choices leave four empty
+ * and none above 16; the variance is 4.9, give or take a fourth. */
+START_TEST(ranks_are_dealt_out_as_if_at_random)
+{
+    static char chosen[102400];
+    int of_block[800] = {0};
+    int empty = 0;
+    double variance = 0;
+
+    memset(chosen, 0, sizeof chosen);
+    make("hidden=1 top_k=4096 experts=102400 tokens=1", DATA_SAME, 1);
+    for (int64_t i = 0; i < 4096; i++) {
+        ck_assert_int_eq(chosen[index_at(i)]++, 0);
+        of_block[index_at(i) / 128]++;
+    }
+    for (int b = 0; b < 800; b++) {
+        empty += of_block[b] == 0;
+        ck_assert_int_le(of_block[b], 16);
+        variance += (of_block[b] - 5.12) * (of_block[b] - 5.12) / 800;
+    }
+    ck_assert_int_ge(empty, 1);
+    ck_assert_int_le(empty, 12);
+    ck_assert_double_eq_tol(variance, 4.9, 1.2);
+}
+END_TEST
+
+START_TEST(each_expert_has_one_rank)
+{
+    static const int counts_of[] = {1, 2, 3, 64, 65, 8191, 8192};
+    static char chosen[8192];
+    char text[80];
+
+    for (size_t n = 0; n < sizeof counts_of / sizeof counts_of[0]; n++) {
+        snprintf(text, sizeof text, "hidden=1 top_k=%d experts=%d tokens=1",
+                 counts_of[n], counts_of[n]);
+        make(text, DATA_SAME, 1);
+        memset(chosen, 0, sizeof chosen);
+        for (int64_t i = 0; i < counts_of[n]; i++) {
+            ck_assert(index_at(i) >= 0 && index_at(i) < counts_of[n]);
+            ck_assert_int_eq(chosen[index_at(i)]++, 0);
+        }
+        release();
+    }
+}
+END_TEST
+
 START_TEST(the_smallest_tables_work)
 {
     for (data_distribution d = DATA_UNIFORM; d <= DATA_SAME; d++) {
@@ -253,6 +300,8 @@ int main(void)
     tcase_add_test(tests, uniform_is_even);
     tcase_add_test(tests, zipf_falls_with_the_rank);
     tcase_add_test(tests, same_is_the_same_for_all);
+    tcase_add_test(tests, ranks_are_dealt_out_as_if_at_random);
+    tcase_add_test(tests, each_expert_has_one_rank);
     tcase_add_test(tests, the_smallest_tables_work);
     tcase_add_test(tests, turns_move_choices_and_leave_empty_slots);
     tcase_add_test(tests, traffic_counts_choices);

@@ -90,13 +90,46 @@ static int64_t common_divisor(int64_t a, int64_t b)
 }
 
 /* A step that visits every expert: near the golden section of their number and
- * without a common divisor, so that neighbours in rank are far apart. */
+ * without a common divisor. */
 static int64_t step_of(int64_t num_experts)
 {
     int64_t step = (int64_t)((double)num_experts * 0.6180339887) | 1;
     while (common_divisor(step, num_experts) != 1)
         step++;
     return step;
+}
+
+/* The experts that ranks are dealt to, by a mixing of as many bits as their
+ * numbers have. It meets each number once, since multiplying by odd numbers,
+ * adding and folding the upper half down can all be undone. */
+typedef struct spreading {
+    uint64_t mask;
+    int shift; /* half of them */
+} spreading;
+
+static spreading spreading_of(int64_t num_experts)
+{
+    int bits = 1;
+    while (INT64_C(1) << bits < num_experts)
+        bits++;
+    return (spreading){(UINT64_C(1) << bits) - 1, (bits + 1) / 2};
+}
+
+/* Numbers that are none of the experts are mixed on until one is. */
+static int64_t expert_of_rank(const spreading *s, int64_t num_experts,
+                              int64_t rank)
+{
+    static const uint64_t factors[] = {UINT64_C(0x9e3779b97f4a7c15),
+                                       UINT64_C(0xbf58476d1ce4e5b9),
+                                       UINT64_C(0x94d049bb133111eb)};
+    uint64_t place = (uint64_t)rank;
+    do {
+        for (size_t i = 0; i < sizeof factors / sizeof factors[0]; i++) {
+            place = (place + factors[2]) * factors[i] & s->mask;
+            place ^= place >> s->shift;
+        }
+    } while (place >= (uint64_t)num_experts);
+    return (int64_t)place;
 }
 
 /* A rank from 0 with probability ~ 1/(rank + 1), by rejection-inversion
@@ -121,7 +154,7 @@ typedef struct choosing {
     const tool_shape *shape;
     data_distribution distribution;
     uint64_t seed;
-    int64_t step;
+    spreading spread;
     void *indices;
 } choosing;
 
@@ -145,7 +178,8 @@ static void fill_choices(void *user, int64_t begin, int64_t end)
             rank = (i % desc->top_k) % count;
             break;
         }
-        tensor_store_index(c->shape, c->indices, i, rank * c->step % count);
+        tensor_store_index(c->shape, c->indices, i,
+                           expert_of_rank(&c->spread, count, rank));
     }
 }
 
@@ -159,7 +193,7 @@ fex_status data_generate(const tool_shape *shape,
     for (tensor_id id = 0; id < TENSOR_COUNT; id++) {
         const uint64_t own = data_random(seed, id);
         choosing choices = {shape, distribution, own,
-                            step_of(shape->desc.num_experts),
+                            spreading_of(shape->desc.num_experts),
                             tensors->data[id]};
         if (!tensor_is_input(shape, id))
             continue;
