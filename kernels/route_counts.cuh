@@ -19,9 +19,11 @@ constexpr int PAIRS = COUNTERS / 2;                // of counters, in a word
 constexpr int PART_WORDS = ceil_div(COUNTERS, 32); // a bit for each of a token
 constexpr int LEFT_WORDS = 2 * TOKENS * PART_WORDS;
 constexpr int ROUNDS = 8; // of loads in flight at once
-// A crowded part has more slots than uniform choices would ever give it, or
-// more than there are experts.
-constexpr int CROWD = min_of(16 + TOP_K / BLOCKS * 2, FEX_ROUTE_BLOCK);
+// A crowded part has so many more slots than expected, or more than there are
+// experts. Counting experts takes a block as long for one part as for many: with
+// few choices, where most blocks have no such part, more repeats are let pass.
+constexpr int REPEATS = TOP_K < 1024 ? 48 : 16;
+constexpr int CROWD = min_of(REPEATS + TOP_K / BLOCKS * 2, FEX_ROUTE_BLOCK);
 constexpr int CROWDED_PARTS = max_of(TOP_K / (CROWD + 1), 1); // of a token
 // A counter that is the number of a crowded part.
 constexpr unsigned CROWDED = 0x8000;

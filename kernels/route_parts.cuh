@@ -8,6 +8,8 @@
 #include "routes.cuh"
 #include "warp.cuh"
 
+// ---- Constants: from the prelude TOP_K
+
 constexpr unsigned NO_KEY = 0xffffffffu;
 
 // Routing weights of a token, by slot.
@@ -181,14 +183,22 @@ __device__ __forceinline__ void sort_in_memory(unsigned *keys, int count)
     }
 }
 
+// A part has no more keys than a token has slots.
+template <int EACH> __device__ __forceinline__ bool fits_registers(int count)
+{
+    return TOP_K <= EACH * 32 || count <= EACH * 32;
+}
+
 __device__ __forceinline__ void sort_long(unsigned *part, int count)
 {
     __syncwarp();
-    if (count <= 32)
+    if (fits_registers<1>(count))
         sort_in_registers<1>(part, count);
-    else if (count <= 128)
+    else if (fits_registers<4>(count))
         sort_in_registers<4>(part, count);
-    else if (count <= 512)
+    else if (fits_registers<8>(count))
+        sort_in_registers<8>(part, count);
+    else if (fits_registers<16>(count))
         sort_in_registers<16>(part, count);
     else
         sort_in_memory(part, count);

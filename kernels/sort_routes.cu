@@ -21,7 +21,7 @@
 #include "warp.cuh"
 
 // ---- Constants: from the prelude INDEX_TYPE, TOP_K, ROUTING_DTYPE, BLOCKS,
-// TOKENS, THREADS, SHARED_BYTES
+// TOKENS, THREADS, MIN_BLOCKS, SHARED_BYTES
 
 // A part that one lane sorts: longer than most are.
 constexpr int SHORT = TOP_K / BLOCKS > 2 ? 12 : 8;
@@ -196,7 +196,7 @@ __device__ __forceinline__ void store_starts(const RouteCounts &counts,
 
 // ---- One block, TOKENS tokens of a group
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     fex_sort_routes(const __grid_constant__ fex_sort_routes_args args)
 {
     extern __shared__ uint4 memory[];

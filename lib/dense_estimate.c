@@ -10,7 +10,9 @@
 #include "estimate.h"
 
 #define LAUNCH_SECONDS 20e-6   /* of all four kernels, with little to do */
-#define SORT_START_CLOCKS 5000 /* a block of the sort, before the first of K */
+#define SORT_START_CLOCKS 5000 /* a block of the sort, before the first of K; as
+                                * if blocks had a multiprocessor for themselves,
+                                * which is 5 us too much where they are small */
 #define SORT_CLOCKS 25         /* and for each */
 #define SORT_LONG_CLOCKS 40    /* where a token chooses more than this of a */
 #define SORT_LONG 12           /* block of experts */

@@ -12,7 +12,7 @@
 enum { SORT, SCORES, STATES, SUM, KERNELS };
 
 #define SORT_TOKENS_MAX 8 /* of a block */
-#define SORT_FEW 256      /* slots of a token, for which few threads do */
+#define SORT_RESIDENT 1024 /* threads that a multiprocessor holds at least */
 #define SORT_SLOTS_MIN 24 /* bytes for those of a token: a crowded part's */
 #define COUNT_MAX 0xffff  /* slots of a block: counters are halves of words */
 
@@ -40,10 +40,17 @@ typedef struct sort_shape {
     int tokens, threads, shared_bytes;
 } sort_shape;
 
+/* Small blocks hide each other's waiting. Where slots are many, shared memory
+ * leaves room for one block, which then takes all threads. */
+static int sort_threads(const fex_problem *problem)
+{
+    return problem->top_k <= 256 ? 256 : problem->top_k < 1024 ? 512 : 1024;
+}
+
 static sort_shape sort_shape_for(const fex_problem *problem,
                                  const fex_architecture *architecture)
 {
-    const int threads = problem->top_k < SORT_FEW ? 256 : 1024;
+    const int threads = sort_threads(problem);
     const int64_t counters = fex_ceil_div(blocks_of(problem) + 1, 8) * 8;
     const int64_t part_bits = fex_ceil_div(counters, 32) * 32;
     const int64_t slot =
@@ -87,6 +94,7 @@ static void describe_sort(const fex_problem *problem,
     fex_spec_add(spec, "BLOCKS", blocks_of(problem));
     fex_spec_add(spec, "TOKENS", shape.tokens);
     fex_spec_add(spec, "THREADS", shape.threads);
+    fex_spec_add(spec, "MIN_BLOCKS", SORT_RESIDENT / shape.threads);
     fex_spec_add_shared(spec, shape.shared_bytes);
 }
 

@@ -71,6 +71,8 @@ static const case_spec dense_cases[] = {
     /* a block of experts that is chosen far more often than others */
     {BF16, SIZES(8, 40, 1300, 20), .distribution = TEST_ZIPF},
     {F16, SIZES(8, 80, 1300, 20), .distribution = TEST_ZIPF},
+    /* and so often that its experts are counted, by a sort of few threads */
+    {BF16, SIZES(8, 250, 1300, 20), .distribution = TEST_ZIPF},
     /* many blocks of experts in a range, one after the other in the same tile
      * of weights */
     {F16, SIZES(8, 300, 20000, 12)},
