@@ -13,29 +13,16 @@ With FLASHEXPERT_FAMILY=dense the pass is dense, else of the family chosen.
 """
 
 import argparse
-import importlib
 import os
-import pathlib
 import statistics
 import sys
 from typing import Callable, Dict, List, Tuple
 
 import torch
 
-DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
-FLUSH_BYTES = 256 << 20
+from compare import DTYPES, Stand, load_ours
+
 ROUNDS_MIN = 3
-
-
-def load_forward() -> Callable[..., torch.Tensor]:
-    """The installed package's function, or else the one beside this."""
-    try:
-        package = importlib.import_module("flashexpert_rtc")
-    except ImportError:
-        here = pathlib.Path(__file__).resolve().parent
-        sys.path.insert(0, str(here.parent / "python"))
-        package = importlib.import_module("flashexpert_rtc")
-    return package.flash_expert_func
 
 
 def capture(run: Callable[[], object]) -> torch.cuda.CUDAGraph:
@@ -49,21 +36,9 @@ def capture(run: Callable[[], object]) -> torch.cuda.CUDAGraph:
     return graph
 
 
-def time_once(graph: torch.cuda.CUDAGraph, flush: torch.Tensor) -> float:
-    begin = torch.cuda.Event(enable_timing=True)
-    end = torch.cuda.Event(enable_timing=True)
-    flush.fill_(1)
-    begin.record()
-    graph.replay()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) * 1000
-
-
 def measure(forward: Callable[..., torch.Tensor], shape: Tuple[int, int, int],
-            options: argparse.Namespace,
-            flush: torch.Tensor) -> Dict[str, float]:
-    """Medians of both for (tokens, experts, top_k)."""
+            options: argparse.Namespace, stand: Stand) -> Dict[str, float]:
+    """Medians of both for (tokens, experts, top_k), in milliseconds."""
     tokens, experts, top_k = shape
     hidden, dtype = options.hidden, DTYPES[options.dtype]
 
@@ -90,7 +65,7 @@ def measure(forward: Callable[..., torch.Tensor], shape: Tuple[int, int, int],
         times: Dict[str, List[float]] = {name: [] for name in runs}
         for _ in range(options.rounds):
             for name, graph in graphs.items():
-                times[name].append(time_once(graph, flush))
+                times[name].append(stand.time(graph.replay)[0])
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
@@ -118,7 +93,7 @@ def main() -> int:
                         metavar="TOKENS,EXPERTS,TOP_K")
     parser.add_argument("--hidden", type=int, default=1024,
                         help="hidden size (default %(default)s)")
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16",
+    parser.add_argument("--dtype", choices=("bf16", "f16"), default="bf16",
                         help="of all (default %(default)s)")
     parser.add_argument("--rounds", type=rounds_of, default=25,
                         help="to take medians of (default %(default)s)")
@@ -126,21 +101,19 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("gemms: no CUDA device", file=sys.stderr)
         return 77
-    forward = load_forward()
+    forward = load_ours()
     torch.manual_seed(1)
-    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+    stand = Stand(torch.device("cuda"))
     print(f"{torch.cuda.get_device_name()}, hidden size {options.hidden}, "
           f"{options.dtype}, family "
           f"{os.environ.get('FLASHEXPERT_FAMILY', 'as chosen')}")
     print(f"{'tokens, experts, top_k':>24} {'two GEMMs':>10} {'forward':>8} "
           "part of their rate")
     for shape in options.shapes:
-        found = measure(forward, shape, options, flush)
-        print(f"{', '.join(map(str, shape)):>24} {found['gemms']:>10.1f} "
-              f"{found['forward']:>8.1f} "
-              f"{found['gemms'] / found['forward']:>18.2f}", flush=True)
-
-
+        found = measure(forward, shape, options, stand)
+        gemms, ours = found["gemms"], found["forward"]
+        print(f"{', '.join(map(str, shape)):>24} {1e3 * gemms:>10.1f} "
+              f"{1e3 * ours:>8.1f} {gemms / ours:>18.2f}", flush=True)
     return 0
 
 

@@ -11,10 +11,10 @@
 
 enum { SORT, SCORES, STATES, SUM, KERNELS };
 
-#define SORT_TOKENS_MAX 8 /* of a block */
+#define SORT_TOKENS_MAX 8  /* of a block */
 #define SORT_RESIDENT 1024 /* threads that a multiprocessor holds at least */
-#define SORT_SLOTS_MIN 24 /* bytes for those of a token: a crowded part's */
-#define COUNT_MAX 0xffff  /* slots of a block: counters are halves of words */
+#define SORT_SLOTS_MIN 24  /* bytes for those of a token: a crowded part's */
+#define COUNT_MAX 0xffff   /* slots of a block: counters are halves of words */
 
 /* Where tiles of states are few, ranges of experts are summed apart. */
 #define BLOCKS_WANTED 256 /* tiles times ranges: no more */
