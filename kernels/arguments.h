@@ -208,6 +208,64 @@ typedef struct fex_dense_sum_args {
 FEX_ASSERT_OFFSET(fex_dense_sum_args, num_tokens, 88);
 FEX_STATIC_ASSERT(sizeof(fex_dense_sum_args) == 104);
 
+/* The matrix family multiplies tiles of so many tokens by so many experts or
+ * columns, so much of the depth at one time; up to so many blocks share a tile.
+ * Choices of so many tokens are listed together. */
+enum {
+    FEX_MATRIX_TOKENS = 128,
+    FEX_MATRIX_ACROSS = 256,
+    FEX_MATRIX_DEPTH = 64,
+    FEX_MATRIX_CLUSTER = 4,
+    FEX_MATRIX_UNIT = 8
+};
+
+/* matrix_scores.cu: s = x . D[e] for all tokens and experts; of it what tokens
+ * chose, and P[t,e], the matrix of what their choices weigh. */
+typedef struct fex_matrix_scores_args {
+    fex_tensor_map hidden_map; /* (T, H) */
+    fex_tensor_map down_map;   /* (E, H) */
+    fex_choices choices;
+    const void *routing_weights; /* (T, K) */
+    fex_i64 routing_weights_stride;
+    float *scores; /* (T, K); empty slots get 0 */
+    fex_i64 scores_stride;
+    unsigned short *weights; /* f16 [parts of a weight][T][weights_stride] */
+    fex_i64 weights_stride;  /* E and what it takes to a multiple of 64 */
+    float *largest;          /* [tiles of 256 experts][T]: the largest |P| */
+    const void *up_weights;  /* (E, H) */
+    fex_i64 up_weights_stride;
+    unsigned short *halves; /* f16 [E][H] of bfloat16 up_weights; NULL: they need
+                             * not be converted */
+    unsigned *up_largest;   /* [column tiles][warps that convert]: bits of two
+                             * bfloat16, the largest magnitudes */
+} fex_matrix_scores_args;
+FEX_ASSERT_OFFSET(fex_matrix_scores_args, choices, 256);
+FEX_ASSERT_OFFSET(fex_matrix_scores_args, largest, 336);
+FEX_STATIC_ASSERT(sizeof(fex_matrix_scores_args) == 384);
+
+/* matrix_states.cu: expert_states = P U. */
+typedef struct fex_matrix_states_args {
+    fex_tensor_map weights_map; /* of P: (parts of a weight * T, E) */
+    fex_tensor_map up_map;      /* (E, H) in f16 */
+    fex_choices choices;        /* and the next three to compute anew what was
+                                 * no good in f16 */
+    const void *routing_weights; /* (T, K) */
+    const float *scores;         /* (T, K) */
+    const void *up_weights;      /* (E, H) */
+    fex_i64 routing_weights_stride;
+    fex_i64 scores_stride;
+    fex_i64 up_weights_stride;
+    const float *largest; /* as matrix_scores left it, and up_largest */
+    const unsigned *up_largest;
+    void *expert_states; /* (T, H) */
+    fex_i64 expert_states_stride;
+    int parts;    /* tiles of experts */
+    int up_parts; /* warps that convert */
+} fex_matrix_states_args;
+FEX_ASSERT_OFFSET(fex_matrix_states_args, routing_weights, 288);
+FEX_ASSERT_OFFSET(fex_matrix_states_args, parts, 368);
+FEX_STATIC_ASSERT(sizeof(fex_matrix_states_args) == 384);
+
 /* sort_pairs.cu: one pass of a stable radix sort of pairs by expert. */
 typedef struct fex_sort_args {
     fex_choices choices;

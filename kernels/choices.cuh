@@ -8,8 +8,8 @@ constexpr int EMPTY_SLOT = -1;
 
 // The index of pair (token, k) as it was given.
 template <int INDEX>
-__device__ __forceinline__ fex_i64 load_index(const fex_choices &choices,
-                                              fex_i64 token, int k)
+__device__ __forceinline__ auto load_index(const fex_choices &choices,
+                                           fex_i64 token, int k)
 {
     const fex_i64 position = token * choices.indices_stride + k;
     if constexpr (INDEX == FEX_KERNEL_I64)
@@ -18,14 +18,20 @@ __device__ __forceinline__ fex_i64 load_index(const fex_choices &choices,
         return __ldcs(static_cast<const int *>(choices.indices) + position);
 }
 
-// The expert of pair (token, k), or EMPTY_SLOT for an index out of range.
+// The expert that an index means, or EMPTY_SLOT for one out of range.
+__device__ __forceinline__ int expert_at(const fex_choices &choices,
+                                         fex_i64 index)
+{
+    const bool valid = index >= 0 && index < choices.num_experts;
+    return valid ? static_cast<int>(index) : EMPTY_SLOT;
+}
+
+// The expert of pair (token, k), or EMPTY_SLOT.
 template <int INDEX>
 __device__ __forceinline__ int load_expert(const fex_choices &choices,
                                            fex_i64 token, int k)
 {
-    const fex_i64 expert = load_index<INDEX>(choices, token, k);
-    const bool valid = expert >= 0 && expert < choices.num_experts;
-    return valid ? static_cast<int>(expert) : EMPTY_SLOT;
+    return expert_at(choices, load_index<INDEX>(choices, token, k));
 }
 
 __device__ __forceinline__ float sigmoid(float s)

@@ -132,6 +132,16 @@ __device__ __forceinline__ Descriptor descriptor_of(const void *tile)
            1ull << 16 | GROUP << 32 | SWIZZLE_128 << 62;
 }
 
+// The operand from boxes of 64 columns and ROWS_OF_BOX rows each, one behind the
+// other, of which a product takes 16 rows: for product_of_rows.
+constexpr int ROWS_OF_BOX = 64;
+
+__device__ __forceinline__ Descriptor descriptor_of_rows(const void *boxes)
+{
+    constexpr Descriptor BOX = ROWS_OF_BOX * 128 >> 4;
+    return (descriptor_of(boxes) & ~(0x3fffull << 16)) | BOX << 16;
+}
+
 // Before the first product, and after other code wrote registers they use.
 __device__ __forceinline__ void product_begin()
 {
@@ -174,7 +184,8 @@ template <int PENDING> __device__ __forceinline__ void product_wait()
 // clang-format on
 
 // sums += a b, or sums = a b: `add` names the operand that decides, `major`
-// says of 16-bit tiles that they are as descriptor_of has them; others have to.
+// says of 16-bit tiles, in its last figure of b, whether they are as descriptor_of
+// has them (0) or as descriptor_of_rows has them; others are as the former.
 #define FEX_PRODUCT(shape, type, names, sums, a, b, add, major, ...)           \
     asm volatile("{\n\t.reg .pred add;\n\t"                                    \
                  "setp.ne.b32 add, " add ", 0;\n\t"                            \
@@ -183,10 +194,13 @@ template <int PENDING> __device__ __forceinline__ void product_wait()
                  : sums                                                        \
                  : __VA_ARGS__, "r"(static_cast<int>(add_to_sums)))
 
-// Both operands from tiles, by 64 and by 256 columns.
+// Both operands from tiles, by 64, 128 and 256 columns.
 #define FEX_PRODUCT_64(type)                                                   \
     FEX_PRODUCT("m64n64k16", type, FEX_NAMES_32, FEX_SUMS_32(0), "%32", "%33", \
                 "%34", ", 0, 0", "l"(a), "l"(b))
+#define FEX_PRODUCT_128(type)                                                  \
+    FEX_PRODUCT("m64n128k16", type, FEX_NAMES_64, FEX_SUMS_64, "%64", "%65",   \
+                "%66", ", 0, 0", "l"(a), "l"(b))
 #define FEX_PRODUCT_256(type)                                                  \
     FEX_PRODUCT("m64n256k16", type, FEX_NAMES_128, FEX_SUMS_128, "%128",       \
                 "%129", "%130", ", 0, 0", "l"(a), "l"(b))
@@ -201,6 +215,16 @@ __device__ __forceinline__ void product(float (&sums)[32], Descriptor a,
 }
 
 template <int DTYPE>
+__device__ __forceinline__ void product(float (&sums)[64], Descriptor a,
+                                        Descriptor b, bool add_to_sums)
+{
+    if constexpr (DTYPE == FEX_KERNEL_BF16)
+        FEX_PRODUCT_128("bf16");
+    else
+        FEX_PRODUCT_128("f16");
+}
+
+template <int DTYPE>
 __device__ __forceinline__ void product(float (&sums)[128], Descriptor a,
                                         Descriptor b, bool add_to_sums)
 {
@@ -208,6 +232,15 @@ __device__ __forceinline__ void product(float (&sums)[128], Descriptor a,
         FEX_PRODUCT_256("bf16");
     else
         FEX_PRODUCT_256("f16");
+}
+
+// b by rows: of f16, as descriptor_of_rows has it.
+__device__ __forceinline__ void product_of_rows(float (&sums)[64],
+                                                Descriptor a, Descriptor b,
+                                                bool add_to_sums)
+{
+    FEX_PRODUCT("m64n128k16", "f16", FEX_NAMES_64, FEX_SUMS_64, "%64", "%65",
+                "%66", ", 0, 1", "l"(a), "l"(b));
 }
 
 // a from registers, as mma.sync has them, in f16.
@@ -231,6 +264,7 @@ __device__ __forceinline__ void product_8(float (&sums)[64],
 }
 
 #undef FEX_PRODUCT_256
+#undef FEX_PRODUCT_128
 #undef FEX_PRODUCT_64
 #undef FEX_PRODUCT
 #undef FEX_NAMES_128

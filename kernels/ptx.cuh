@@ -122,6 +122,21 @@ __device__ __forceinline__ float load_of_rank(const float *address,
     return value;
 }
 
+__device__ __forceinline__ float4 load_of_rank(const float4 *address,
+                                               unsigned rank)
+{
+    float4 value;
+    const unsigned own =
+        static_cast<unsigned>(__cvta_generic_to_shared(address));
+    asm volatile("{\n\t.reg .u32 there;\n\t"
+                 "mapa.shared::cluster.u32 there, %4, %5;\n\t"
+                 "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n\t}"
+                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+                 : "r"(own), "r"(rank)
+                 : "memory");
+    return value;
+}
+
 // A launch that may start before the one ahead of it in the stream has ended,
 // from sm_90 on; elsewhere it starts after, and there is nothing to do.
 //

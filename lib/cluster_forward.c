@@ -92,8 +92,7 @@ static int64_t room_for(const fex_problem *problem, const fex_device *device,
 }
 
 /* As many blocks for a token as have pairs for all their warps and as the
- * device has room for at once. Parts of the device with a number of
- * multiprocessors that is no multiple of large clusters leave some idle. */
+ * device has room for at once. */
 static int cluster_for(const fex_problem *problem, const fex_device *device,
                        fex_geometry geometry, int64_t num_tokens)
 {
@@ -101,7 +100,7 @@ static int cluster_for(const fex_problem *problem, const fex_device *device,
     int cluster = CLUSTER_MAX;
     while (cluster > 1 &&
            (cluster * WARPS > problem->top_k ||
-            num_tokens * cluster > (cluster > 2 ? room * 15 / 16 : room)))
+            num_tokens * cluster > fex_cluster_room(room, cluster)))
         cluster /= 2;
     return cluster;
 }

@@ -1,15 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dense.c - the table of engines, and tensor maps. */
+/* dense.c - the table of engines. */
 #include "config.h"
 
-#include <string.h>
-
 #include "dense.h"
-
-#define BOX_COLUMNS 64 /* 128 bytes, what the copy engine swizzles */
-
-_Static_assert(sizeof(fex_tensor_map) == sizeof(CUtensorMap),
-               "the kernels' tensor map is the driver's");
 
 #define EXPERTS_FEW 2048 /* up to so many, tiles of scores are small */
 
@@ -119,35 +112,4 @@ void fex_dense_add_rounds(const fex_problem *problem,
     fex_spec_add(spec, "ROUNDS", fex_max(1, fex_min(wanted, most)));
     if (kernel->rounds_long > 0)
         fex_spec_add(spec, "BLOCKS_LONG", too_many);
-}
-
-/* ---- Tensor maps -------------------------------------------------------- */
-
-fex_status fex_dense_map_rows(const fex_launch *launch, fex_tensor_map *map,
-                              const void *base, int64_t rows, int64_t stride,
-                              int box_rows)
-{
-    const fex_driver *const driver = launch->driver;
-    const CUtensorMapDataType type = launch->problem->dtype == FEX_DTYPE_F16
-                                         ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                         : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-    const cuuint64_t sizes[2] = {(cuuint64_t)launch->problem->hidden_size,
-                                 (cuuint64_t)rows};
-    /* That of one row may be any number, too large a one for the driver. */
-    const int64_t step = rows > 1 ? stride : launch->problem->hidden_size;
-    const cuuint64_t strides[1] = {
-        (cuuint64_t)step * fex_dtype_bytes(launch->problem->dtype)};
-    const cuuint32_t box[2] = {BOX_COLUMNS, (cuuint32_t)box_rows};
-    const cuuint32_t steps[2] = {1, 1};
-    CUtensorMap made; /* aligned as the driver wants it */
-    return_if_error(fex_driver_check(
-        driver,
-        driver->cuTensorMapEncodeTiled(
-            &made, type, 2, (void *)(uintptr_t)base, sizes,
-            strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-            CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-            CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
-        "cuTensorMapEncodeTiled"));
-    memcpy(map, &made, sizeof *map);
-    return FEX_OK;
 }

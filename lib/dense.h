@@ -50,12 +50,6 @@ const fex_dense_kernel *fex_dense_states(const fex_dense_engine *engine,
 void fex_dense_add_rounds(const fex_problem *problem,
                           const fex_dense_kernel *kernel, fex_kernel_spec *spec);
 
-/* The map of an array of rows of the problem's hidden size, of which boxes of
- * box_rows by 64 columns are copied; base is aligned to 16 bytes. */
-fex_status fex_dense_map_rows(const fex_launch *launch, fex_tensor_map *map,
-                              const void *base, int64_t rows, int64_t stride,
-                              int box_rows);
-
 /* How many tokens a block of the sort takes; 0 where it cannot be sorted. */
 int fex_dense_sort_tokens(const fex_problem *problem,
                           const fex_architecture *architecture);

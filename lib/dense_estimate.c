@@ -17,6 +17,8 @@
 #define SORT_LONG_CLOCKS 40    /* where a token chooses more than this of a */
 #define SORT_LONG 12           /* block of experts */
 #define PAIR_CLOCKS 6.1        /* to take its score and to place its weight */
+#define PAIR_CLOCKS_SPILLED 15 /* where sums over ranges do not fit L2, and */
+#define PARTIALS_SPILLED 2     /* how many times as long these take then */
 #define TENSOR_SHARE_COPIED 0.74 /* of the peak, where the copy engine helps */
 #define TENSOR_SHARE 0.6         /* else, and no more than: */
 #define OPERATIONS_A_CLOCK 830.0 /* of a multiprocessor */
@@ -81,12 +83,16 @@ static double chunk_seconds(const fex_problem *problem,
     const double sort_clocks = SORT_START_CLOCKS + slot_clocks * top_k;
     const double partials = (double)(splits * num_tokens) *
                             (double)problem->hidden_size * sizeof(float);
+    const int spilled = partials > (double)device->l2_bytes;
     return LAUNCH_SECONDS +
            fex_clock_seconds(device, sort_clocks * fmax(rounds, 1)) +
            fex_shared_seconds(device,
-                              PAIR_CLOCKS * (double)num_tokens * top_k) +
+                              (spilled ? PAIR_CLOCKS_SPILLED : PAIR_CLOCKS) *
+                                  (double)num_tokens * top_k) +
            fmax(scores + states, moved) +
-           fex_memory_seconds(device, 2 * partials, MEMORY_SHARE);
+           fex_memory_seconds(device,
+                              2 * partials * (spilled ? PARTIALS_SPILLED : 1),
+                              MEMORY_SHARE);
 }
 
 double fex_dense_estimate(const fex_problem *problem, const fex_device *device,

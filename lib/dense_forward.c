@@ -7,9 +7,16 @@
 #include "config.h"
 
 #include "dense.h"
+#include "tensor_map.h"
 #include "variants.h"
 
-enum { SORT, SCORES, STATES, SUM, KERNELS };
+enum {
+    SORT,
+    SCORES,
+    STATES,
+    SUM,
+    KERNELS
+};
 
 #define SORT_TOKENS_MAX 8  /* of a block */
 #define SORT_RESIDENT 1024 /* threads that a multiprocessor holds at least */
@@ -204,11 +211,11 @@ static pieces take_pieces(const fex_problem *problem, int64_t tokens,
     const int64_t tiles = split_tiles(problem, tokens);
     const int64_t groups = fex_ceil_div(tokens, FEX_ROUTE_GROUP);
     return (pieces){
-        .routes = fex_layout_take(layout,
-                                  groups * FEX_ROUTE_GROUP * problem->top_k,
-                                  sizeof(fex_route)),
-        .starts = fex_layout_take(layout, starts_of(problem) * groups,
-                                  sizeof(int)),
+        .routes =
+            fex_layout_take(layout, groups * FEX_ROUTE_GROUP * problem->top_k,
+                            sizeof(fex_route)),
+        .starts =
+            fex_layout_take(layout, starts_of(problem) * groups, sizeof(int)),
         .largest = fex_layout_take(layout, tokens, sizeof(unsigned)),
         .partials = fex_layout_take(
             layout, tiles * FEX_DENSE_TILE * problem->hidden_size,
@@ -232,18 +239,9 @@ typedef struct chunk {
     pieces pieces;
 } chunk;
 
-/* Row `first` of an array, NULL of none. */
-static void *row_of(const void *array, int64_t stride, int64_t first,
-                    size_t element)
-{
-    return array == NULL ? NULL
-                         : (char *)(uintptr_t)array +
-                               first * stride * (int64_t)element;
-}
-
 static float *scores_of(const fex_forward_args *in, const chunk *c)
 {
-    return row_of(in->scores, in->scores_stride, c->first, sizeof(float));
+    return fex_row_at(in->scores, in->scores_stride, c->first, sizeof(float));
 }
 
 static fex_status launch_sort(const fex_launch *launch, const chunk *c)
@@ -255,8 +253,8 @@ static fex_status launch_sort(const fex_launch *launch, const chunk *c)
     fex_sort_routes_args args = {
         .choices = fex_choices_of(launch),
         .routing_weights =
-            row_of(in->routing_weights, in->routing_weights_stride, c->first,
-                   fex_dtype_bytes(problem->routing_dtype)),
+            fex_row_at(in->routing_weights, in->routing_weights_stride,
+                       c->first, fex_dtype_bytes(problem->routing_dtype)),
         .routing_weights_stride = in->routing_weights_stride,
         .routes = c->pieces.routes,
         .starts = c->pieces.starts,
@@ -264,9 +262,9 @@ static fex_status launch_sort(const fex_launch *launch, const chunk *c)
         .scores = scores_of(in, c),
         .scores_stride = in->scores_stride};
     args.choices.num_tokens = c->count;
-    args.choices.indices = row_of(args.choices.indices, launch->indices_stride,
-                                  c->first,
-                                  fex_index_bytes(problem->index_type));
+    args.choices.indices =
+        fex_row_at(args.choices.indices, launch->indices_stride, c->first,
+                   fex_index_bytes(problem->index_type));
     const fex_grid grid = {.x = fex_ceil_div(c->count, FEX_ROUTE_GROUP) *
                                 (FEX_ROUTE_GROUP / shape.tokens),
                            .y = 1,
@@ -282,12 +280,11 @@ static fex_status launch_scores(const fex_launch *launch,
     const fex_forward_args *const in = launch->forward;
     const fex_problem *const problem = launch->problem;
     const fex_dense_kernel *const kernel = fex_dense_scores(engine, problem);
-    const int64_t tiles =
-        fex_ceil_div(c->count, kernel->tokens) *
-        fex_ceil_div(problem->num_experts, kernel->across);
+    const int64_t tiles = fex_ceil_div(c->count, kernel->tokens) *
+                          fex_ceil_div(problem->num_experts, kernel->across);
     fex_dense_scores_args args = {
-        .hidden_states = row_of(in->hidden_states, in->hidden_states_stride,
-                                c->first, fex_dtype_bytes(problem->dtype)),
+        .hidden_states = fex_row_at(in->hidden_states, in->hidden_states_stride,
+                                    c->first, fex_dtype_bytes(problem->dtype)),
         .down_weights = in->down_weights,
         .hidden_states_stride = in->hidden_states_stride,
         .down_weights_stride = in->down_weights_stride,
@@ -299,12 +296,15 @@ static fex_status launch_scores(const fex_launch *launch,
         .num_tokens = (int)c->count,
         .num_experts = (int)problem->num_experts};
     if (engine->copies_tiles) {
-        return_if_error(fex_dense_map_rows(
-            launch, &args.hidden_map, args.hidden_states, c->count,
-            args.hidden_states_stride, kernel->tokens));
-        return_if_error(fex_dense_map_rows(
-            launch, &args.down_map, args.down_weights, problem->num_experts,
-            args.down_weights_stride, kernel->box));
+        const fex_rows hidden = fex_rows_of(
+            problem, args.hidden_states, c->count, args.hidden_states_stride);
+        const fex_rows down =
+            fex_rows_of(problem, args.down_weights, problem->num_experts,
+                        args.down_weights_stride);
+        return_if_error(fex_map_rows(launch->driver, &args.hidden_map, &hidden,
+                                     kernel->tokens));
+        return_if_error(
+            fex_map_rows(launch->driver, &args.down_map, &down, kernel->box));
     }
     const fex_grid grid = {
         .x = engine->scores_stay
@@ -335,10 +335,13 @@ static fex_status launch_states(const fex_launch *launch,
                                   .num_tokens = (int)c->count,
                                   .num_experts = (int)problem->num_experts,
                                   .splits = (int)splits};
-    if (engine->copies_tiles)
-        return_if_error(fex_dense_map_rows(
-            launch, &args.up_map, args.up_weights, problem->num_experts,
-            args.up_weights_stride, kernel->box));
+    if (engine->copies_tiles) {
+        const fex_rows up =
+            fex_rows_of(problem, args.up_weights, problem->num_experts,
+                        args.up_weights_stride);
+        return_if_error(
+            fex_map_rows(launch->driver, &args.up_map, &up, kernel->box));
+    }
     const fex_grid grid = {
         .x = fex_ceil_div(c->count, kernel->tokens) *
              fex_ceil_div(problem->hidden_size, kernel->across) * splits,
@@ -364,8 +367,8 @@ static fex_status launch_sum(const fex_launch *launch, const chunk *c)
         .largest = c->pieces.largest,
         .scores = scores_of(in, c),
         .scores_stride = in->scores_stride,
-        .expert_states = row_of(in->expert_states, in->expert_states_stride,
-                                c->first, fex_dtype_bytes(problem->dtype)),
+        .expert_states = fex_row_at(in->expert_states, in->expert_states_stride,
+                                    c->first, fex_dtype_bytes(problem->dtype)),
         .expert_states_stride = in->expert_states_stride,
         .num_tokens = (int)c->count,
         .num_experts = (int)problem->num_experts,

@@ -24,7 +24,7 @@
     X(libnvrtc, "FLASHEXPERT_LIBNVRTC", "the NVRTC library to open")           \
     X(family, "FLASHEXPERT_FAMILY",                                            \
       "use algorithms of this family only, where one applies: cluster, "       \
-      "dense, gather")                                                         \
+      "dense, gather, matrix")                                                 \
     X(log, "FLASHEXPERT_LOG", "error, warning, info or debug (default warning)") \
     X(cuda_home, "CUDA_HOME", "a CUDA toolkit to find NVRTC in")               \
     X(virtual_env, "VIRTUAL_ENV", "a Python environment to find NVRTC in")     \

@@ -18,6 +18,7 @@ _Static_assert((int)FEX_DTYPE_F16 == FEX_KERNEL_F16 &&
 
 static const fex_variant *const variants[] = {
     &fex_cluster_forward,
+    &fex_matrix_forward,
     &fex_dense_forward,
     &fex_gather_forward,
     &fex_gather_backward,
@@ -143,6 +144,11 @@ fex_status fex_launch_kernel(const fex_launch *launch, CUfunction function,
         "cuLaunchKernelEx");
 }
 
+int64_t fex_cluster_room(int64_t room, int cluster)
+{
+    return cluster > 2 ? room * 15 / 16 : room;
+}
+
 fex_choices fex_choices_of(const fex_launch *launch)
 {
     return (fex_choices){.indices = launch->indices,
@@ -156,6 +162,14 @@ void *fex_layout_take(fex_layout *layout, int64_t count, size_t size)
     const size_t offset = layout->used;
     layout->used += ((size_t)count * size + 255) / 256 * 256;
     return layout->base != NULL ? layout->base + offset : NULL;
+}
+
+void *fex_row_at(const void *array, int64_t stride, int64_t first,
+                 size_t element)
+{
+    return array == NULL ? NULL
+                         : (char *)(uintptr_t)array +
+                               first * stride * (int64_t)element;
 }
 
 int64_t fex_ceil_div(int64_t a, int64_t b)

@@ -63,6 +63,7 @@ typedef struct fex_variant {
 } fex_variant;
 
 extern const fex_variant fex_cluster_forward;
+extern const fex_variant fex_matrix_forward;
 extern const fex_variant fex_dense_forward;
 extern const fex_variant fex_gather_forward;
 extern const fex_variant fex_gather_backward;
@@ -123,6 +124,11 @@ typedef struct fex_grid {
 fex_status fex_launch_kernel(const fex_launch *launch, CUfunction function,
                              fex_grid grid, const void *args);
 
+/* How many of `room` blocks run at once in clusters of so many: parts of the
+ * device with a number of multiprocessors that is no multiple of large clusters
+ * leave some idle. */
+int64_t fex_cluster_room(int64_t room, int cluster);
+
 /* Workspace is handed out piece by piece, each aligned to 256 bytes. With base
  * NULL only sizes are added up. */
 typedef struct fex_layout {
@@ -130,6 +136,10 @@ typedef struct fex_layout {
     size_t used;
 } fex_layout;
 void *fex_layout_take(fex_layout *layout, int64_t count, size_t size);
+
+/* Row `first` of an array, NULL of none. */
+void *fex_row_at(const void *array, int64_t stride, int64_t first,
+                 size_t element);
 
 int64_t fex_ceil_div(int64_t a, int64_t b);
 int64_t fex_min(int64_t a, int64_t b);

@@ -19,12 +19,13 @@ const char *device_case_words(const device_case *c)
     const case_spec *const s = &c->spec;
     snprintf(words, sizeof words,
              "%s H=%" PRId64 " K=%" PRId64 " E=%" PRId64 " T=%" PRId64
-             " %s%s padding=%" PRId64 " misalignment=%zu without=%#x "
+             " %s%s padding=%" PRId64 "+%" PRId64
+             " misalignment=%zu without=%#x "
              "accumulate=%#x scores=%d flags=%#x seed=%" PRIu64,
              fex_dtype_name(s->dtype), s->hidden_size, s->top_k,
              s->num_experts, s->num_tokens,
              test_distribution_name(s->distribution), s->empty ? "+empty" : "",
-             s->row_padding, s->misalignment, s->without, s->accumulate,
+             s->row_padding, s->choice_padding, s->misalignment, s->without, s->accumulate,
              (int)s->scores, s->flags, s->seed);
     return words;
 }
@@ -98,6 +99,8 @@ static void describe_arrays(device_case *c)
         a->rows = shapes[i].rows;
         a->columns = shapes[i].columns;
         a->stride = a->columns + s->row_padding;
+        if (i == CASE_INDICES || i == CASE_ROUTING_WEIGHTS)
+            a->stride += s->choice_padding;
         if ((gradient_bit(i) & s->without) == 0)
             a->element = i == CASE_INDICES ? fex_index_bytes(s->index_type)
                                            : fex_dtype_bytes(a->dtype);

@@ -26,6 +26,7 @@ typedef struct case_spec {
     test_distribution distribution;
     int empty;            /* some slots are negative or out of range */
     int64_t row_padding;  /* elements between rows */
+    int64_t choice_padding; /* and more between those of choices */
     size_t misalignment;  /* of every array, in its elements */
     unsigned without;     /* gradients not asked for, as FEX_ACCUMULATE_... */
     unsigned accumulate;  /* FEX_ACCUMULATE_... */

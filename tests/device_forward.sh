@@ -4,7 +4,7 @@
 # not only the one that would be chosen. Skipped where there is no device.
 set -eu
 : "${top_builddir:?set by make check}"
-for family in cluster gather dense; do
+for family in cluster gather dense matrix; do
     echo "family $family"
     FLASHEXPERT_FAMILY=$family "$top_builddir/tests/test_forward" small || exit
 done

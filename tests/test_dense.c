@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_dense.c - the dense family without a device: where it is chosen, what
- * its engines ask for, its workspace, and tensor maps. */
+ * its engines ask for, and its workspace. */
 #include "config.h"
-
-#include <string.h>
 
 #include "dense.h"
 #include "plan.h"
@@ -145,65 +143,6 @@ START_TEST(workspace_is_bounded)
 }
 END_TEST
 
-/* ---- Tensor maps --------------------------------------------------------- */
-
-static struct {
-    CUtensorMapDataType type;
-    const void *address;
-    cuuint64_t sizes[2], stride;
-    cuuint32_t box[2];
-    CUtensorMapSwizzle swizzle;
-} asked;
-
-static CUresult keep_map(CUtensorMap *map, CUtensorMapDataType type,
-                         cuuint32_t rank, void *address,
-                         const cuuint64_t *sizes, const cuuint64_t *strides,
-                         const cuuint32_t *box, const cuuint32_t *steps,
-                         CUtensorMapInterleave interleave,
-                         CUtensorMapSwizzle swizzle,
-                         CUtensorMapL2promotion promotion,
-                         CUtensorMapFloatOOBfill fill)
-{
-    ck_assert_uint_eq(rank, 2);
-    ck_assert_uint_eq(steps[0], 1);
-    ck_assert_uint_eq(steps[1], 1);
-    ck_assert_int_eq(interleave, CU_TENSOR_MAP_INTERLEAVE_NONE);
-    ck_assert_int_eq(promotion, CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
-    ck_assert_int_eq(fill, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    asked.type = type;
-    asked.address = address;
-    memcpy(asked.sizes, sizes, sizeof asked.sizes);
-    asked.stride = strides[0];
-    memcpy(asked.box, box, sizeof asked.box);
-    asked.swizzle = swizzle;
-    memset(map, 0x5a, sizeof *map);
-    return CUDA_SUCCESS;
-}
-
-START_TEST(rows_are_mapped)
-{
-    const fex_problem problem = problem_of(BF16, 1000, 8, 5000);
-    const fex_driver driver = {.cuTensorMapEncodeTiled = keep_map};
-    const fex_launch launch = {.driver = &driver, .problem = &problem};
-    fex_tensor_map map;
-    static char rows[16] __attribute__((aligned(16)));
-    test_ok(fex_dense_map_rows(&launch, &map, rows, 5000, 1008, 64));
-    ck_assert_int_eq(asked.type, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16);
-    ck_assert_ptr_eq(asked.address, rows);
-    ck_assert_uint_eq(asked.sizes[0], 1000);
-    ck_assert_uint_eq(asked.sizes[1], 5000);
-    ck_assert_uint_eq(asked.stride, 2016);
-    ck_assert_uint_eq(asked.box[0], 64);
-    ck_assert_uint_eq(asked.box[1], 64);
-    ck_assert_int_eq(asked.swizzle, CU_TENSOR_MAP_SWIZZLE_128B);
-    for (size_t i = 0; i < COUNT(map.words); i++)
-        ck_assert(map.words[i] == 0x5a5a5a5a5a5a5a5aULL);
-    /* the stride of one row means nothing, and may be more than there can be */
-    test_ok(fex_dense_map_rows(&launch, &map, rows, 1, INT64_C(1) << 50, 64));
-    ck_assert_uint_eq(asked.stride, 2000);
-}
-END_TEST
-
 static void fill(TCase *tests)
 {
     tcase_add_loop_test(tests, chosen_where_choices_are_dense, 0,
@@ -212,7 +151,6 @@ static void fill(TCase *tests)
     tcase_add_test(tests, sums_of_states_fit_the_workspace);
     tcase_add_loop_test(tests, a_sort_takes_what_fits, 0, (int)COUNT(sorts));
     tcase_add_test(tests, workspace_is_bounded);
-    tcase_add_test(tests, rows_are_mapped);
 }
 
 int main(void)

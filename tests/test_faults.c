@@ -4,7 +4,8 @@
  *
  * A life of the library, from a context to its end, is lived once to count its
  * calls, and then again for each call, which fails. On the simulated device;
- * one life is of the gather family in both passes, one of the dense family. */
+ * one life is of the gather family in both passes, one each of the dense and the
+ * matrix family. */
 #include "config.h"
 
 #include <check.h>
@@ -40,6 +41,8 @@ static const kind kinds[] = {
     {"gather", OP_DESC(FEX_DTYPE_F32), FEX_PASS_BOTH, 0, 1e-5f, "7 modules"},
     {"dense", OP_DESC(FEX_DTYPE_BF16), FEX_PASS_FORWARD, 1, 1e-2f,
      "5 modules"},
+    {"matrix", OP_DESC(FEX_DTYPE_BF16), FEX_PASS_FORWARD, 1, 1e-2f,
+     "3 modules"},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 

@@ -81,11 +81,35 @@ static const case_spec dense_cases[] = {
     {BF16, SIZES(8, 300, 70000, 12)},
 };
 
+/* And where the matrix of what choices weigh is stored. */
+static const case_spec matrix_cases[] = {
+    /* a tile that four blocks share, or two; tiles of tokens, experts and
+     * columns that end anywhere */
+    {BF16, SIZES(264, 24, 250, 140), .empty = 1},
+    {F16, SIZES(264, 24, 250, 140), .distribution = TEST_ZIPF},
+    {BF16, SIZES(72, 30, 250, 1)},
+    /* more tiles than there are blocks, which take them in turn */
+    {BF16, SIZES(72, 30, 700, 900), .empty = 1},
+    /* choices that are not read four at a time */
+    {BF16, SIZES(72, 30, 300, 140), .row_padding = 8, .empty = 1},
+    {BF16, SIZES(72, 32, 300, 20), .choice_padding = 1, .empty = 1},
+    {F16, SIZES(72, 33, 300, 20), .index_type = FEX_INDEX_I64,
+     .routing_dtype = FEX_DTYPE_F32, .empty = 1},
+    {BF16, SIZES(72, 32, 300, 20), .index_type = FEX_INDEX_I64, .empty = 1},
+    /* more choices of a tile than a list has room for, most of them repeats */
+    {BF16, SIZES(72, 384, 40, 20), .empty = 1},
+    {F16, SIZES(8, 200, 300, 140), .distribution = TEST_ZIPF},
+    /* scores that nobody asked for, and are needed where f16 is no good */
+    {BF16, SIZES(72, 32, 300, 20), .no_scores_output = 1},
+};
+
 /* Full tier: what it takes on a GPU for slabs and chunks of a table, and for
  * more tiles of pairs than one block counts. */
 static const case_spec large_cases[] = {
     /* more tokens than the workspace of dense products is for at one time */
     {BF16, SIZES(8, 8192, 96, 4200), .empty = 1},
+    /* and than that of the matrix of what choices weigh */
+    {BF16, SIZES(8, 3, 16000, 4200), .empty = 1},
     {BF16, SIZES(1024, 512, 20000, 100), .empty = 1},
     {F32, SIZES(64, 512, 5000, 1200), .distribution = TEST_ZIPF, .empty = 1},
 };
@@ -102,6 +126,14 @@ START_TEST(dense_matches_reference)
 {
     case_spec spec = dense_cases[_i];
     spec.seed = (uint64_t)_i + 101;
+    device_suite_check(&spec, FEX_PASS_FORWARD);
+}
+END_TEST
+
+START_TEST(matrix_matches_reference)
+{
+    case_spec spec = matrix_cases[_i];
+    spec.seed = (uint64_t)_i + 201;
     device_suite_check(&spec, FEX_PASS_FORWARD);
 }
 END_TEST
@@ -295,6 +327,12 @@ static void add_dense_cases(Suite *suite)
                         (int)(sizeof dense_cases / sizeof *dense_cases));
 }
 
+static void add_matrix_cases(Suite *suite)
+{
+    tcase_add_loop_test(add_group(suite, "matrix"), matrix_matches_reference, 0,
+                        (int)(sizeof matrix_cases / sizeof *matrix_cases));
+}
+
 static void add_numbers(Suite *suite)
 {
     TCase *const tests = add_group(suite, "numbers");
@@ -309,15 +347,31 @@ static void add_numbers(Suite *suite)
     tcase_add_test(tests, light_weights_keep_their_bits);
 }
 
-/* Those first that tell most of the family that is asked for, since suites of
- * broken kernels stop at the first failure. */
+static const struct {
+    const char *family; /* of which they tell most */
+    void (*add)(Suite *suite);
+} groups[] = {
+    {"gather", add_cases},
+    {"gather", add_numbers},
+    {"dense", add_dense_cases},
+    {"matrix", add_matrix_cases},
+};
+
+static void add_groups(Suite *suite, const char *family, int of_family)
+{
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+        if ((strcmp(groups[i].family, family) == 0) == of_family)
+            groups[i].add(suite);
+}
+
+/* Those of the family that is asked for are first, since suites of broken
+ * kernels stop at the first failure. */
 static void fill(Suite *suite, int full)
 {
-    const char *const family = getenv("FLASHEXPERT_FAMILY");
-    const int dense_first = family != NULL && strcmp(family, "dense") == 0;
-    (dense_first ? add_dense_cases : add_cases)(suite);
-    add_numbers(suite);
-    (dense_first ? add_cases : add_dense_cases)(suite);
+    const char *const asked = getenv("FLASHEXPERT_FAMILY");
+    const char *const family = asked != NULL ? asked : "gather";
+    add_groups(suite, family, 1);
+    add_groups(suite, family, 0);
     if (!full)
         return;
     TCase *const all = tcase_create("full");

@@ -25,7 +25,8 @@
 #define CASES_MAX 4096
 
 /* Enough experts and few: of the latter only what they change is compiled, in
- * particular how far dense kernels read ahead, by the share that is chosen. */
+ * particular how far dense kernels read ahead, by the share that is chosen, and
+ * the matrix family's. */
 #define EXPERTS 102400
 #define EXPERTS_FEW 1024
 
@@ -63,9 +64,9 @@ static void add_case(fex_dtype dtype, int64_t hidden_size, int64_t top_k,
 }
 
 static void add_few(fex_dtype dtype, int64_t hidden_size, int64_t top_k,
-                    const fex_architecture *architecture)
+                    const fex_architecture *architecture, int wide)
 {
-    add_case(dtype, hidden_size, top_k, architecture, 16, 0);
+    add_case(dtype, hidden_size, top_k, architecture, 16, wide);
     cases[case_count - 1].problem.num_experts = EXPERTS_FEW;
 }
 
@@ -79,11 +80,13 @@ static void add_some(void)
     const fex_architecture *const hopper = fex_architecture_by_name("sm_90a");
     for (size_t a = 0; a < count; a++) {
         add_case(FEX_DTYPE_BF16, 1024, 64, &table[a], 16, 0);
-        add_few(FEX_DTYPE_BF16, 1024, 32, &table[a]);
+        add_few(FEX_DTYPE_BF16, 1024, 32, &table[a], 0);
     }
-    add_few(FEX_DTYPE_F16, 1024, 64, hopper);
-    add_few(FEX_DTYPE_F16, 1024, 64, fex_architecture_by_name("sm_89"));
-    add_few(FEX_DTYPE_BF16, 1024, 8, hopper);
+    add_few(FEX_DTYPE_F16, 1024, 64, hopper, 0);
+    add_few(FEX_DTYPE_F16, 1024, 64, fex_architecture_by_name("sm_89"), 0);
+    add_few(FEX_DTYPE_BF16, 1024, 8, hopper, 0);
+    add_few(FEX_DTYPE_BF16, 1024, 33, hopper, 1);
+    add_few(FEX_DTYPE_F16, 4096, 384, hopper, 0);
     add_case(FEX_DTYPE_F16, 1024, 64, hopper, 16, 1);
     add_case(FEX_DTYPE_F32, 1536, 512, hopper, 16, 0);
     add_case(FEX_DTYPE_F16, 7, 3, &table[0], 2, 0);
@@ -108,10 +111,10 @@ static void add_all(const char *only)
                              h % 2 == 0 ? 16 : 4, (int)k % 2);
         for (size_t k = 0; k < 5; k++)
             for (size_t d = 0; d < 2; d++) { /* the dense family's */
-                add_few(dtypes[d], 64, top_ks_of_few[k], &table[a]);
-                add_few(dtypes[d], 1024, top_ks_of_few[k], &table[a]);
+                add_few(dtypes[d], 64, top_ks_of_few[k], &table[a], 0);
+                add_few(dtypes[d], 1024, top_ks_of_few[k], &table[a], 1);
             }
-        add_few(FEX_DTYPE_F32, 1024, 64, &table[a]);
+        add_few(FEX_DTYPE_F32, 1024, 64, &table[a], 0);
     }
 }
 

@@ -104,6 +104,11 @@ static const struct {
     {BF16, 1024, 2048, 102400, 2048, "dense"},
     {BF16, 1024, 4096, 102400, 16, "cluster"},
     {BF16, 1024, 32, 1024, 1024, "gather"},
+    {BF16, 1024, 32, 1024, 4096, "matrix"},
+    {BF16, 1024, 128, 1024, 16384, "matrix"},
+    {BF16, 1024, 128, 4096, 4096, "dense"},
+    {BF16, 4096, 64, 1024, 4096, "matrix"},
+    {F16, 1024, 128, 1024, 4096, "matrix"},
 };
 
 START_TEST(the_faster_family_is_chosen)
@@ -482,13 +487,19 @@ static const struct {
     {&fex_gather_forward, BF16, 1024, 512, 102400, 1, 14.4},
     {&fex_gather_forward, BF16, 1024, 512, 102400, 1024, 297.8},
     {&fex_gather_forward, BF16, 1024, 16, 1000000, 100000, 1484},
-    /* the sort; both products, of either type; small tiles; pairs, and a sort
-     * that takes four tokens at a time */
+    /* the sort; both products, of either type; small tiles; sums that do not fit
+     * L2; pairs, and a sort that takes four tokens at a time */
     {&fex_dense_forward, BF16, 64, 512, 1024, 16, 36.0},
     {&fex_dense_forward, BF16, 1024, 4096, 102400, 1024, 741.2},
     {&fex_dense_forward, F16, 1024, 4096, 102400, 1024, 881.0},
-    {&fex_dense_forward, BF16, 1024, 32, 1024, 20000, 250.8},
+    {&fex_dense_forward, BF16, 1024, 32, 1024, 8192, 113.5},
+    {&fex_dense_forward, BF16, 1024, 32, 1024, 20000, 321.3},
     {&fex_dense_forward, BF16, 64, 8192, 8192, 2112, 1116},
+    /* what is multiplied, of either type; lists; blocks that share a tile */
+    {&fex_matrix_forward, BF16, 4096, 1, 1024, 4096, 139.4},
+    {&fex_matrix_forward, F16, 4096, 1, 1024, 4096, 177.0},
+    {&fex_matrix_forward, BF16, 1024, 128, 1024, 4096, 69.3},
+    {&fex_matrix_forward, BF16, 1024, 32, 1024, 1024, 36.4},
 };
 
 START_TEST(estimates_are_of_an_h200)
@@ -542,6 +553,10 @@ static const struct {
      "tile=128x256/256x128 splits=16 tokens=100"},
     {&fex_dense_forward, F16, 102400, 100000,
      "tile=128x256/128x128 splits=1 tokens=31744"},
+    {&fex_matrix_forward, BF16, 1024, 1000,
+     "tile=128x256 clusters=2/2 tokens=1000"},
+    {&fex_matrix_forward, F16, 4096, 100000,
+     "tile=128x256 clusters=1/1 tokens=7168"},
 };
 
 START_TEST(launches_are_put_in_words)
