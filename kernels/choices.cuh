@@ -18,12 +18,12 @@ __device__ __forceinline__ auto load_index(const fex_choices &choices,
         return __ldcs(static_cast<const int *>(choices.indices) + position);
 }
 
-// The expert that an index means, or EMPTY_SLOT for one out of range.
+// An index as an expert, or EMPTY_SLOT if it is out of range.
 __device__ __forceinline__ int expert_at(const fex_choices &choices,
-                                         fex_i64 index)
+                                         fex_i64 expert)
 {
-    const bool valid = index >= 0 && index < choices.num_experts;
-    return valid ? static_cast<int>(index) : EMPTY_SLOT;
+    const bool valid = expert >= 0 && expert < choices.num_experts;
+    return valid ? static_cast<int>(expert) : EMPTY_SLOT;
 }
 
 // The expert of pair (token, k), or EMPTY_SLOT.

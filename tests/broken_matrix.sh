@@ -48,7 +48,7 @@ broken matrix_list.cuh 'the count of lanes below is one too many' \
     's/return sum - own;/return sum;/'
 
 broken matrix_scores.cu 'rows that lists had no room for are left out' \
-    's/return __syncthreads_or(rest);/__syncthreads_or(rest); return false;/'
+    's/if (!has_rest(shared, share))/if (true)/'
 broken matrix_scores.cu 'no barrier before rows of P replace scores' \
     '/^    take_scores(args, shared, share, task);/{n;d}'
 broken matrix_scores.cu 'no barrier before weights are set' \
@@ -61,12 +61,8 @@ broken matrix_scores.cu 'the second part of a weight is left out' \
     's/if (WEIGHT_PARTS == 2)/if (false)/'
 broken matrix_scores.cu 'a repeat has a weight of its own' \
     '/choice.weight \*= silu/,$s/if (is_repeat(choice))/if (false)/'
-broken matrix_scores.cu 'U is not converted for all chunks' \
-    's/if (converts)/if (converts \&\& task.token > 0)/'
 broken matrix_scores.cu 'copies come before all have read' \
     '/^        publish_shared();/{n;d}'
-broken matrix_scores.cu 'the last rows of U are not converted' \
-    's/row < end; row += workers/row < end - 1; row += workers/'
 broken matrix_scores.cu 'the largest weight of a token is not kept' \
     's/atomicMax(&shared.largest\[row\],/atomicMax(\&shared.largest[0],/'
 
@@ -78,11 +74,7 @@ broken matrix_states.cu 'unfit columns of U are not computed anew' \
     's/up_unfit || shared.faint\[row\]/shared.faint[row]/'
 broken matrix_states.cu 'sums that are no numbers are stored' \
     's/finite \&= fabsf(sum) <= FLOAT_MAX;/;/'
-broken matrix_states.cu 'empty slots count where states are computed anew' \
-    's/if (expert == EMPTY_SLOT)/if (false)/'
 broken matrix_states.cu 'a block ends while its sums are read' \
     's/if (share.size > 1)/if (false)/'
-broken matrix_states.cu 'the second part of P is multiplied with other rows' \
-    's/i % blocks \* DEPTH/(i + i \/ blocks) % blocks * DEPTH/'
 
 finish
