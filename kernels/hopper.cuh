@@ -198,9 +198,9 @@ template <int PENDING> __device__ __forceinline__ void product_wait()
 #define FEX_PRODUCT_64(type)                                                   \
     FEX_PRODUCT("m64n64k16", type, FEX_NAMES_32, FEX_SUMS_32(0), "%32", "%33", \
                 "%34", ", 0, 0", "l"(a), "l"(b))
-#define FEX_PRODUCT_128(type)                                                  \
+#define FEX_PRODUCT_128(type, major)                                           \
     FEX_PRODUCT("m64n128k16", type, FEX_NAMES_64, FEX_SUMS_64, "%64", "%65",   \
-                "%66", ", 0, 0", "l"(a), "l"(b))
+                "%66", major, "l"(a), "l"(b))
 #define FEX_PRODUCT_256(type)                                                  \
     FEX_PRODUCT("m64n256k16", type, FEX_NAMES_128, FEX_SUMS_128, "%128",       \
                 "%129", "%130", ", 0, 0", "l"(a), "l"(b))
@@ -219,9 +219,9 @@ __device__ __forceinline__ void product(float (&sums)[64], Descriptor a,
                                         Descriptor b, bool add_to_sums)
 {
     if constexpr (DTYPE == FEX_KERNEL_BF16)
-        FEX_PRODUCT_128("bf16");
+        FEX_PRODUCT_128("bf16", ", 0, 0");
     else
-        FEX_PRODUCT_128("f16");
+        FEX_PRODUCT_128("f16", ", 0, 0");
 }
 
 template <int DTYPE>
@@ -239,8 +239,7 @@ __device__ __forceinline__ void product_of_rows(float (&sums)[64],
                                                 Descriptor a, Descriptor b,
                                                 bool add_to_sums)
 {
-    FEX_PRODUCT("m64n128k16", "f16", FEX_NAMES_64, FEX_SUMS_64, "%64", "%65",
-                "%66", ", 0, 1", "l"(a), "l"(b));
+    FEX_PRODUCT_128("f16", ", 0, 1");
 }
 
 // a from registers, as mma.sync has them, in f16.

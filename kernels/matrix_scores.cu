@@ -176,9 +176,7 @@ __device__ __forceinline__ void convert_up(const fex_matrix_scores_args &args)
                         column) = halves;
             }
         }
-        for (int offset = 16; offset > 0; offset /= 2)
-            largest = max_magnitudes<DTYPE>(
-                largest, __shfl_xor_sync(FULL_WARP, largest, offset));
+        largest = max_of_warp(largest);
         if (lane == 0)
             args.up_largest[tile * workers + own] = largest;
     }

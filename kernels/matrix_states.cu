@@ -110,9 +110,7 @@ __device__ __forceinline__ void judge_up(const fex_matrix_states_args &args,
 #pragma unroll 4
     for (int i = lane; i < args.up_parts; i += 32)
         largest = max_magnitudes<DTYPE>(largest, __ldcg(parts + i));
-    for (int offset = 16; offset > 0; offset /= 2)
-        largest = max_magnitudes<DTYPE>(
-            largest, __shfl_xor_sync(FULL_WARP, largest, offset));
+    largest = max_of_warp(largest);
     if (lane == 0)
         shared.up_largest = largest;
 }

@@ -10,6 +10,7 @@
 #include "element.cuh"
 #include "hopper.cuh"
 #include "ptx.cuh"
+#include "warp.cuh"
 
 // ---- Constants: from the prelude THREADS, STAGES
 
@@ -104,6 +105,17 @@ __device__ __forceinline__ void prepare_tile(Tile &tile)
         barrier_init_fence();
     }
     __syncthreads();
+}
+
+// ---- Judge
+
+// Of all lanes the larger magnitudes, of both elements of a word.
+__device__ __forceinline__ unsigned max_of_warp(unsigned largest)
+{
+    for (int offset = 16; offset > 0; offset /= 2)
+        largest = max_magnitudes<DTYPE>(
+            largest, __shfl_xor_sync(FULL_WARP, largest, offset));
+    return largest;
 }
 
 // ---- Compute

@@ -98,11 +98,9 @@ static double chunk_seconds(const fex_problem *problem,
 double fex_dense_estimate(const fex_problem *problem, const fex_device *device,
                           int64_t num_tokens)
 {
-    const int64_t step = fex_dense_chunk(problem, num_tokens);
-    const int64_t rest = num_tokens % step;
-    const double whole = (double)(num_tokens / step) *
-                         chunk_seconds(problem, device, step);
-    return rest > 0 ? whole + chunk_seconds(problem, device, rest) : whole;
+    return fex_chunks_seconds(problem, device, num_tokens,
+                              fex_dense_chunk(problem, num_tokens),
+                              chunk_seconds);
 }
 
 void fex_dense_describe(const fex_problem *problem, const fex_device *device,

@@ -10,13 +10,7 @@
 #include "tensor_map.h"
 #include "variants.h"
 
-enum {
-    SORT,
-    SCORES,
-    STATES,
-    SUM,
-    KERNELS
-};
+enum { SORT, SCORES, STATES, SUM, KERNELS };
 
 #define SORT_TOKENS_MAX 8  /* of a block */
 #define SORT_RESIDENT 1024 /* threads that a multiprocessor holds at least */

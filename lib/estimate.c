@@ -47,3 +47,15 @@ double fex_tiles_seconds(const fex_device *device, int64_t tiles,
     return (double)rounds * operations * device->multiprocessors /
            (share * device->tensor_rate);
 }
+
+double fex_chunks_seconds(
+    const fex_problem *problem, const fex_device *device, int64_t num_tokens,
+    int64_t chunk,
+    double (*chunk_seconds)(const fex_problem *problem,
+                            const fex_device *device, int64_t num_tokens))
+{
+    const int64_t rest = num_tokens % chunk;
+    const double whole = (double)(num_tokens / chunk) *
+                         chunk_seconds(problem, device, chunk);
+    return rest > 0 ? whole + chunk_seconds(problem, device, rest) : whole;
+}

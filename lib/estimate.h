@@ -34,4 +34,11 @@ double fex_shared_seconds(const fex_device *device, double clocks);
 double fex_tiles_seconds(const fex_device *device, int64_t tiles,
                          double operations, double share);
 
+/* Time for tokens that are worked on `chunk` at a time. */
+double fex_chunks_seconds(
+    const fex_problem *problem, const fex_device *device, int64_t num_tokens,
+    int64_t chunk,
+    double (*chunk_seconds)(const fex_problem *problem,
+                            const fex_device *device, int64_t num_tokens));
+
 #endif

@@ -28,8 +28,7 @@ fex_matrix_cut fex_matrix_cut_states(const fex_problem *problem,
  * is. */
 int64_t fex_matrix_chunk(const fex_problem *problem, int64_t num_tokens);
 
-/* The parts of a weight in f16, and elements from one row of them to the next. */
-int64_t fex_matrix_parts(const fex_problem *problem);
+/* Elements from one row of the matrix to the next. */
 int64_t fex_matrix_stride(const fex_problem *problem);
 
 /* As fex_variant has them. */

@@ -8,11 +8,7 @@
 #include "matrix.h"
 #include "tensor_map.h"
 
-enum {
-    SCORES,
-    STATES,
-    KERNELS
-};
+enum { SCORES, STATES, KERNELS };
 
 #define STATES_THREADS 384
 
@@ -92,7 +88,7 @@ static size_t describe(const fex_problem *problem,
 /* ---- Cutting up --------------------------------------------------------- */
 
 /* f16 has bits enough for weights where states are rounded to bfloat16. */
-int64_t fex_matrix_parts(const fex_problem *problem)
+static int64_t weight_parts(const fex_problem *problem)
 {
     return problem->dtype == FEX_DTYPE_BF16 ? 1 : 2;
 }
@@ -112,7 +108,7 @@ static int64_t tiles_of_experts(const fex_problem *problem)
 int64_t fex_matrix_chunk(const fex_problem *problem, int64_t num_tokens)
 {
     const int64_t weights = fex_matrix_stride(problem) *
-                            fex_matrix_parts(problem) * (int64_t)sizeof(short);
+                            weight_parts(problem) * (int64_t)sizeof(short);
     const int64_t others =
         (problem->top_k + tiles_of_experts(problem)) * (int64_t)sizeof(float);
     const int64_t tiles =
@@ -150,7 +146,7 @@ fex_matrix_cut fex_matrix_cut_states(const fex_problem *problem,
 {
     return cut_product(
         device, num_tokens, problem->hidden_size,
-        fex_matrix_parts(problem) *
+        weight_parts(problem) *
             fex_ceil_div(problem->num_experts, FEX_MATRIX_DEPTH));
 }
 
@@ -184,7 +180,7 @@ static pieces take_pieces(const fex_problem *problem, int64_t tokens,
     return (pieces){
         .weights = fex_layout_take(layout,
                                    tokens * fex_matrix_stride(problem) *
-                                       fex_matrix_parts(problem),
+                                       weight_parts(problem),
                                    sizeof(short)),
         .halves = fex_layout_take(
             layout, converts * problem->num_experts * problem->hidden_size,
@@ -326,7 +322,7 @@ static fex_status launch_states(const fex_launch *launch, const chunk *c)
         .parts = (int)tiles_of_experts(problem),
         .up_parts = (int)c->up_parts};
     const fex_rows weights = {.base = c->pieces.weights,
-                              .count = fex_matrix_parts(problem) * tokens,
+                              .count = weight_parts(problem) * tokens,
                               .columns = problem->num_experts,
                               .stride = fex_matrix_stride(problem),
                               .dtype = FEX_DTYPE_F16};

@@ -5,22 +5,10 @@
 
 #include "dense.h"
 #include "plan.h"
+#include "problem_case.h"
 #include "suite.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
-
-static fex_problem problem_of(fex_dtype dtype, int64_t hidden_size,
-                              int64_t top_k, int64_t num_experts)
-{
-    fex_problem problem;
-    const fex_op_desc desc = {.size = sizeof desc,
-                              .dtype = dtype,
-                              .hidden_size = hidden_size,
-                              .top_k = top_k,
-                              .num_experts = num_experts};
-    test_ok(fex_problem_init(&problem, &desc));
-    return problem;
-}
 
 /* ---- Choosing ------------------------------------------------------------ */
 
@@ -53,7 +41,7 @@ static const struct {
 START_TEST(chosen_where_choices_are_dense)
 {
     const fex_problem problem =
-        problem_of(choices[_i].dtype, choices[_i].hidden_size,
+        test_problem(choices[_i].dtype, choices[_i].hidden_size,
                    choices[_i].top_k, choices[_i].num_experts);
     fex_device device;
     fex_plan plan;
@@ -80,7 +68,7 @@ START_TEST(kernels_fit_every_architecture)
         for (size_t i = 0; i < COUNT(top_ks) * COUNT(tables); i++) {
             fex_kernel_spec specs[FEX_KERNELS_MAX];
             const fex_problem problem =
-                problem_of(i % 2 ? BF16 : FEX_DTYPE_F16, 1024,
+                test_problem(i % 2 ? BF16 : FEX_DTYPE_F16, 1024,
                            top_ks[i % COUNT(top_ks)],
                            tables[i / COUNT(top_ks)]);
             if (!fex_dense_forward.applies(&problem, &table[a]))
@@ -125,7 +113,7 @@ static const struct {
 START_TEST(a_sort_takes_what_fits)
 {
     const fex_problem problem =
-        problem_of(BF16, 1024, sorts[_i].top_k, sorts[_i].num_experts);
+        test_problem(BF16, 1024, sorts[_i].top_k, sorts[_i].num_experts);
     ck_assert_int_eq(fex_dense_sort_tokens(&problem, fex_architecture_by_name(
                                                sorts[_i].architecture)),
                      sorts[_i].tokens);
@@ -136,7 +124,7 @@ START_TEST(workspace_is_bounded)
 {
     const int64_t top_ks[] = {1, 512, 4096, 8192};
     for (size_t i = 0; i < COUNT(top_ks); i++) {
-        const fex_problem problem = problem_of(BF16, 1024, top_ks[i], 102400);
+        const fex_problem problem = test_problem(BF16, 1024, top_ks[i], 102400);
         ck_assert_uint_le(fex_dense_forward.workspace_size(&problem, 1 << 24),
                           (size_t)300 << 20);
     }

@@ -4,24 +4,12 @@
 #include "config.h"
 
 #include "matrix.h"
+#include "problem_case.h"
 #include "suite.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define BF16 FEX_DTYPE_BF16
 #define F16 FEX_DTYPE_F16
-
-static fex_problem problem_of(fex_dtype dtype, int64_t hidden_size,
-                              int64_t top_k, int64_t num_experts)
-{
-    fex_problem problem;
-    const fex_op_desc desc = {.size = sizeof desc,
-                              .dtype = dtype,
-                              .hidden_size = hidden_size,
-                              .top_k = top_k,
-                              .num_experts = num_experts};
-    test_ok(fex_problem_init(&problem, &desc));
-    return problem;
-}
 
 /* ---- Where it applies ---------------------------------------------------- */
 
@@ -46,8 +34,8 @@ static const struct {
 START_TEST(applies_where_kernels_run)
 {
     const fex_problem problem =
-        problem_of(uses[_i].dtype, uses[_i].hidden_size, uses[_i].top_k,
-                   uses[_i].num_experts);
+        test_problem(uses[_i].dtype, uses[_i].hidden_size, uses[_i].top_k,
+                     uses[_i].num_experts);
     const fex_architecture *const architecture =
         fex_architecture_by_name(uses[_i].architecture);
     ck_assert_int_eq(fex_matrix_forward.applies(&problem, architecture),
@@ -58,7 +46,7 @@ END_TEST
 START_TEST(kernels_fit_the_architecture)
 {
     const fex_architecture *const hopper = fex_architecture_by_name("sm_90a");
-    const fex_problem problem = problem_of(BF16, 1024, 384, 1024);
+    const fex_problem problem = test_problem(BF16, 1024, 384, 1024);
     fex_kernel_spec specs[FEX_KERNELS_MAX];
     const size_t count = fex_matrix_forward.describe(
         &problem, hopper, fex_geometry_for(&problem, 16), specs);
@@ -93,8 +81,8 @@ START_TEST(blocks_share_tiles)
     fex_device device;
     fex_device_typical(fex_architecture_by_name("sm_90a"), &device);
     ck_assert_int_eq(device.multiprocessors, 132);
-    const fex_problem problem = problem_of(cuts[_i].dtype, cuts[_i].hidden_size,
-                                           1, cuts[_i].num_experts);
+    const fex_problem problem = test_problem(
+        cuts[_i].dtype, cuts[_i].hidden_size, 1, cuts[_i].num_experts);
     const fex_matrix_cut scores =
         fex_matrix_cut_scores(&problem, &device, cuts[_i].num_tokens);
     const fex_matrix_cut states =
@@ -113,7 +101,7 @@ START_TEST(workspace_is_bounded)
     const int64_t tables[] = {1, 1000, 16384};
     for (size_t i = 0; i < 2 * COUNT(tables); i++) {
         const fex_problem problem =
-            problem_of(i % 2 ? BF16 : F16, 1024, 384, tables[i / 2]);
+            test_problem(i % 2 ? BF16 : F16, 1024, 384, tables[i / 2]);
         const size_t tables_bytes = (size_t)tables[i / 2] * 1024 * 2;
         size_t before = 0;
         for (int64_t tokens = 1; tokens < 1 << 24; tokens *= 2) {
@@ -129,7 +117,7 @@ END_TEST
 
 START_TEST(a_chunk_is_whole_tiles)
 {
-    const fex_problem problem = problem_of(BF16, 1024, 32, 15000);
+    const fex_problem problem = test_problem(BF16, 1024, 32, 15000);
     const int64_t most = fex_matrix_chunk(&problem, 1 << 24);
     ck_assert_int_gt(most, 0);
     ck_assert_int_eq(most % FEX_MATRIX_TOKENS, 0);

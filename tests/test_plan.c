@@ -6,25 +6,13 @@
 #include <string.h>
 
 #include "plan.h"
+#include "problem_case.h"
 #include "suite.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define BF16 FEX_DTYPE_BF16
 #define F16 FEX_DTYPE_F16
 #define F32 FEX_DTYPE_F32
-
-static fex_problem problem_of(fex_dtype dtype, int64_t hidden_size,
-                              int64_t top_k, int64_t num_experts)
-{
-    fex_problem problem;
-    const fex_op_desc desc = {.size = sizeof desc,
-                              .dtype = dtype,
-                              .hidden_size = hidden_size,
-                              .top_k = top_k,
-                              .num_experts = num_experts};
-    test_ok(fex_problem_init(&problem, &desc));
-    return problem;
-}
 
 static fex_device device_of(const char *architecture)
 {
@@ -37,18 +25,18 @@ static const fex_problem *problems(size_t *count)
 {
     static fex_problem table[11];
     *count = COUNT(table);
-    table[0] = problem_of(BF16, 1024, 512, 102400);
-    table[1] = problem_of(BF16, 1024, 4096, 102400);
-    table[2] = problem_of(F16, 1024, 64, 16384);
-    table[3] = problem_of(BF16, 1024, 32, 1024);
-    table[4] = problem_of(F32, 1024, 512, 16384);
-    table[5] = problem_of(BF16, 4096, 16, 262144);
-    table[6] = problem_of(F16, 256, 128, 4096);
-    table[7] = problem_of(BF16, 7, 1, 1);
-    table[8] = problem_of(F32, 1, 8192, 1000000000);
+    table[0] = test_problem(BF16, 1024, 512, 102400);
+    table[1] = test_problem(BF16, 1024, 4096, 102400);
+    table[2] = test_problem(F16, 1024, 64, 16384);
+    table[3] = test_problem(BF16, 1024, 32, 1024);
+    table[4] = test_problem(F32, 1024, 512, 16384);
+    table[5] = test_problem(BF16, 4096, 16, 262144);
+    table[6] = test_problem(F16, 256, 128, 4096);
+    table[7] = test_problem(BF16, 7, 1, 1);
+    table[8] = test_problem(F32, 1, 8192, 1000000000);
     /* families that take turns */
-    table[9] = problem_of(BF16, 1024, 1024, 65536);
-    table[10] = problem_of(BF16, 2048, 2168, 102400);
+    table[9] = test_problem(BF16, 1024, 1024, 65536);
+    table[10] = test_problem(BF16, 2048, 2168, 102400);
     return table;
 }
 
@@ -115,7 +103,7 @@ START_TEST(the_faster_family_is_chosen)
 {
     const fex_device device = device_of("sm_90a");
     const fex_problem problem =
-        problem_of(known[_i].dtype, known[_i].hidden_size, known[_i].top_k,
+        test_problem(known[_i].dtype, known[_i].hidden_size, known[_i].top_k,
                    known[_i].num_experts);
     fex_plan plan;
     fex_plan_make(&problem, &device, FEX_PASS_FORWARD, NULL, &plan);
@@ -333,7 +321,7 @@ START_TEST(likely_families_cover_an_architecture)
     for (size_t h = 0; h < COUNT(hidden_sizes); h++)
         for (size_t k = 0; k < COUNT(top_ks); k++)
             for (size_t e = 0; e < COUNT(tables); e++) {
-                const fex_problem problem = problem_of(
+                const fex_problem problem = test_problem(
                     h % 2 ? F16 : BF16, hidden_sizes[h], top_ks[k], tables[e]);
                 check_covered(&problem, &device);
             }
@@ -350,7 +338,7 @@ END_TEST
 START_TEST(not_everything_is_likely)
 {
     const fex_architecture *const hopper = fex_architecture_by_name("sm_90a");
-    const fex_problem sparse = problem_of(BF16, 1024, 16, 1000000);
+    const fex_problem sparse = test_problem(BF16, 1024, 16, 1000000);
     const fex_variant *likely[FEX_FAMILIES_MAX];
     const size_t count = fex_plan_likely(&sparse, hopper, FEX_PASS_FORWARD,
                                          100000, NULL, likely);
@@ -435,7 +423,7 @@ static double fixed_seconds(const fex_variant *variant,
 /* The same for every problem, of as many launches. */
 static void check_fixed(const fex_problem *problem, const fex_device *device)
 {
-    const fex_problem least = problem_of(BF16, 1024, 1, 1024);
+    const fex_problem least = test_problem(BF16, 1024, 1, 1024);
     size_t count;
     const fex_variant *const *const table = fex_variant_table(&count);
     for (size_t i = 0; i < count; i++)
@@ -457,8 +445,8 @@ END_TEST
 START_TEST(half_of_a_device_takes_twice_as_long)
 {
     enum { TOKENS = 8448 };
-    const fex_problem few = problem_of(BF16, 64, 512, 1024);
-    const fex_problem many = problem_of(BF16, 64, 1024, 1024);
+    const fex_problem few = test_problem(BF16, 64, 512, 1024);
+    const fex_problem many = test_problem(BF16, 64, 1024, 1024);
     const fex_device whole = device_of("sm_90a");
     fex_device half = whole;
     fex_device_part(&half, 2);
@@ -506,7 +494,7 @@ START_TEST(estimates_are_of_an_h200)
 {
     const fex_device device = device_of("sm_90a");
     const fex_problem problem =
-        problem_of(estimates[_i].dtype, estimates[_i].hidden_size,
+        test_problem(estimates[_i].dtype, estimates[_i].hidden_size,
                    estimates[_i].top_k, estimates[_i].num_experts);
     const double seconds = estimates[_i].variant->estimate(
         &problem, &device, estimates[_i].num_tokens);
@@ -562,7 +550,7 @@ static const struct {
 START_TEST(launches_are_put_in_words)
 {
     const fex_device device = device_of("sm_90a");
-    const fex_problem problem = problem_of(launches[_i].dtype, 1024, 512,
+    const fex_problem problem = test_problem(launches[_i].dtype, 1024, 512,
                                            launches[_i].num_experts);
     char text[FEX_LAUNCH_TEXT_MAX];
     launches[_i].variant->describe_launch(&problem, &device,
