@@ -209,38 +209,77 @@ FEX_ASSERT_OFFSET(fex_dense_sum_args, num_tokens, 88);
 FEX_STATIC_ASSERT(sizeof(fex_dense_sum_args) == 104);
 
 /* The matrix family multiplies tiles of so many tokens by so many experts or
- * columns, so much of the depth at one time; up to so many blocks share a tile.
- * Choices of so many tokens are listed together. */
+ * columns, or a half or a quarter where these would be too few, so much of the
+ * depth at one time. Choices are listed for groups of so many tokens and blocks of so
+ * many experts. */
 enum {
     FEX_MATRIX_TOKENS = 128,
     FEX_MATRIX_ACROSS = 256,
     FEX_MATRIX_DEPTH = 64,
-    FEX_MATRIX_CLUSTER = 4,
-    FEX_MATRIX_UNIT = 8
+    FEX_MATRIX_GROUP = 16,
+    FEX_MATRIX_BLOCK = 64,
+    FEX_MATRIX_PIECE = 128, /* columns of states that a warp stores together */
+    FEX_MATRIX_EXPERTS = 16384, /* at most */
+    FEX_MATRIX_TOP_K = 512
 };
+
+/* A choice of a token that is no empty slot. Of a token's choices of the same
+ * expert the first has the weights of all; the others are repeats, which only
+ * have a score. */
+typedef struct fex_choice {
+    unsigned place; /* token % FEX_MATRIX_GROUP << 28 |
+                     * expert % FEX_MATRIX_BLOCK << 16 | slot k */
+    float weight;   /* g, or the sum of all, always in the same order */
+} fex_choice;
+FEX_STATIC_ASSERT(sizeof(fex_choice) == 8);
+
+/* matrix_lists.cu: the choices of each group of tokens by block of experts, those
+ * of a block in any order. Blocks are those of E experts and what it takes to a
+ * multiple of FEX_MATRIX_ACROSS. */
+typedef struct fex_matrix_lists_args {
+    fex_choices choices;
+    const void *routing_weights; /* (T, K) */
+    fex_i64 routing_weights_stride;
+    fex_choice *lists; /* [groups][FEX_MATRIX_GROUP * K] */
+    int *starts;       /* [groups][2 * blocks + 1]: where in the group's list the
+                        * choices of a block begin, and then its repeats; where
+                        * the last of them end */
+    float *scores;     /* (T, K); empty slots get 0 */
+    fex_i64 scores_stride;
+    unsigned *levels;     /* [T]: set to 0 */
+    unsigned *up_largest; /* so are so many; or none */
+    fex_i64 up_tiles;
+} fex_matrix_lists_args;
+FEX_ASSERT_OFFSET(fex_matrix_lists_args, lists, 48);
+FEX_STATIC_ASSERT(sizeof(fex_matrix_lists_args) == 104);
+
+/* What a token's weights are: all of them 0, or so small that f16 has few bits
+ * of them, or some that are not. */
+enum { FEX_WEIGHTS_NONE, FEX_WEIGHTS_FAINT, FEX_WEIGHTS_GOOD };
 
 /* matrix_scores.cu: s = x . D[e] for all tokens and experts; of it what tokens
  * chose, and P[t,e], the matrix of what their choices weigh. */
 typedef struct fex_matrix_scores_args {
     fex_tensor_map hidden_map; /* (T, H) */
     fex_tensor_map down_map;   /* (E, H) */
-    fex_choices choices;
-    const void *routing_weights; /* (T, K) */
-    fex_i64 routing_weights_stride;
-    float *scores; /* (T, K); empty slots get 0 */
+    const fex_choice *lists;   /* as matrix_lists left them, and the next */
+    const int *starts;
+    float *scores; /* (T, K) */
     fex_i64 scores_stride;
     unsigned short *weights; /* f16 [parts of a weight][T][weights_stride] */
     fex_i64 weights_stride;  /* E and what it takes to a multiple of 64 */
-    float *largest;          /* [tiles of 256 experts][T]: the largest |P| */
+    unsigned *levels;        /* [T]: what P has of a token, as above */
     const void *up_weights;  /* (E, H) */
     fex_i64 up_weights_stride;
     unsigned short *halves; /* f16 [E][H] of bfloat16 up_weights; NULL: they need
                              * not be converted */
-    unsigned *up_largest;   /* [column tiles][warps that convert]: bits of two
-                             * bfloat16, the largest magnitudes */
+    unsigned *up_largest;   /* [tiles of FEX_MATRIX_ACROSS columns]: bits of the
+                             * largest magnitude, a bfloat16 */
+    int num_tokens;
+    int num_experts;
 } fex_matrix_scores_args;
-FEX_ASSERT_OFFSET(fex_matrix_scores_args, choices, 256);
-FEX_ASSERT_OFFSET(fex_matrix_scores_args, largest, 336);
+FEX_ASSERT_OFFSET(fex_matrix_scores_args, lists, 256);
+FEX_ASSERT_OFFSET(fex_matrix_scores_args, levels, 304);
 FEX_STATIC_ASSERT(sizeof(fex_matrix_scores_args) == 384);
 
 /* matrix_states.cu: expert_states = P U. */
@@ -255,15 +294,13 @@ typedef struct fex_matrix_states_args {
     fex_i64 routing_weights_stride;
     fex_i64 scores_stride;
     fex_i64 up_weights_stride;
-    const float *largest; /* as matrix_scores left it, and up_largest */
+    const unsigned *levels; /* as matrix_scores left it, and up_largest */
     const unsigned *up_largest;
     void *expert_states; /* (T, H) */
     fex_i64 expert_states_stride;
-    int parts;    /* tiles of experts */
-    int up_parts; /* warps that convert */
 } fex_matrix_states_args;
 FEX_ASSERT_OFFSET(fex_matrix_states_args, routing_weights, 288);
-FEX_ASSERT_OFFSET(fex_matrix_states_args, parts, 368);
+FEX_ASSERT_OFFSET(fex_matrix_states_args, expert_states, 352);
 FEX_STATIC_ASSERT(sizeof(fex_matrix_states_args) == 384);
 
 /* sort_pairs.cu: one pass of a stable radix sort of pairs by expert. */

@@ -20,6 +20,7 @@
 #include "routes.cuh"
 #include "tensor.cuh"
 #include "warp.cuh"
+#include "words.cuh"
 #include "weight_fill.cuh"
 #include "weight_tile.cuh"
 

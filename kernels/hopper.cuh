@@ -195,23 +195,23 @@ template <int PENDING> __device__ __forceinline__ void product_wait()
                  : __VA_ARGS__, "r"(static_cast<int>(add_to_sums)))
 
 // Both operands from tiles, by 64, 128 and 256 columns.
-#define FEX_PRODUCT_64(type)                                                   \
+#define FEX_PRODUCT_64(type, major)                                            \
     FEX_PRODUCT("m64n64k16", type, FEX_NAMES_32, FEX_SUMS_32(0), "%32", "%33", \
-                "%34", ", 0, 0", "l"(a), "l"(b))
+                "%34", major, "l"(a), "l"(b))
 #define FEX_PRODUCT_128(type, major)                                           \
     FEX_PRODUCT("m64n128k16", type, FEX_NAMES_64, FEX_SUMS_64, "%64", "%65",   \
                 "%66", major, "l"(a), "l"(b))
-#define FEX_PRODUCT_256(type)                                                  \
+#define FEX_PRODUCT_256(type, major)                                           \
     FEX_PRODUCT("m64n256k16", type, FEX_NAMES_128, FEX_SUMS_128, "%128",       \
-                "%129", "%130", ", 0, 0", "l"(a), "l"(b))
+                "%129", "%130", major, "l"(a), "l"(b))
 template <int DTYPE>
 __device__ __forceinline__ void product(float (&sums)[32], Descriptor a,
                                         Descriptor b, bool add_to_sums)
 {
     if constexpr (DTYPE == FEX_KERNEL_BF16)
-        FEX_PRODUCT_64("bf16");
+        FEX_PRODUCT_64("bf16", ", 0, 0");
     else
-        FEX_PRODUCT_64("f16");
+        FEX_PRODUCT_64("f16", ", 0, 0");
 }
 
 template <int DTYPE>
@@ -229,17 +229,31 @@ __device__ __forceinline__ void product(float (&sums)[128], Descriptor a,
                                         Descriptor b, bool add_to_sums)
 {
     if constexpr (DTYPE == FEX_KERNEL_BF16)
-        FEX_PRODUCT_256("bf16");
+        FEX_PRODUCT_256("bf16", ", 0, 0");
     else
-        FEX_PRODUCT_256("f16");
+        FEX_PRODUCT_256("f16", ", 0, 0");
 }
 
 // b by rows: of f16, as descriptor_of_rows has it.
+__device__ __forceinline__ void product_of_rows(float (&sums)[32],
+                                                Descriptor a, Descriptor b,
+                                                bool add_to_sums)
+{
+    FEX_PRODUCT_64("f16", ", 0, 1");
+}
+
 __device__ __forceinline__ void product_of_rows(float (&sums)[64],
                                                 Descriptor a, Descriptor b,
                                                 bool add_to_sums)
 {
     FEX_PRODUCT_128("f16", ", 0, 1");
+}
+
+__device__ __forceinline__ void product_of_rows(float (&sums)[128],
+                                                Descriptor a, Descriptor b,
+                                                bool add_to_sums)
+{
+    FEX_PRODUCT_256("f16", ", 0, 1");
 }
 
 // a from registers, as mma.sync has them, in f16.
@@ -273,59 +287,5 @@ __device__ __forceinline__ void product_8(float (&sums)[64],
 #undef FEX_SUMS_64
 #undef FEX_SUMS_32
 #undef FEX_SUMS_8
-
-// ---- Words of two 16-bit elements
-
-// Of both elements the larger magnitudes; a NaN is larger than all.
-#define FEX_MAX(type)                                                          \
-    asm("{\n\t.reg .b32 magnitudes;\n\t"                                       \
-        "abs." type " magnitudes, %1;\n\t"                                     \
-        "max.NaN." type " %0, %0, magnitudes;\n\t}"                            \
-        : "+r"(largest)                                                        \
-        : "r"(word))
-template <int DTYPE>
-__device__ __forceinline__ unsigned max_magnitudes(unsigned largest,
-                                                   unsigned word)
-{
-    if constexpr (DTYPE == FEX_KERNEL_BF16)
-        FEX_MAX("bf16x2");
-    else
-        FEX_MAX("f16x2");
-    return largest;
-}
-#undef FEX_MAX
-
-// The upper bytes of four 16-bit elements: of f16, e5m2 cut off.
-__device__ __forceinline__ unsigned upper_bytes(unsigned low, unsigned high)
-{
-    unsigned word;
-    asm("prmt.b32 %0, %1, %2, 0x7531;" : "=r"(word) : "r"(low), "r"(high));
-    return word;
-}
-
-// To e5m2, to nearest even.
-__device__ __forceinline__ unsigned char float_to_e5m2(float value)
-{
-    unsigned short bits;
-    asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;"
-        : "=h"(bits)
-        : "f"(0.0f), "f"(value));
-    return static_cast<unsigned char>(bits);
-}
-
-// Two bfloat16 times two others, in f16.
-__device__ __forceinline__ unsigned times_halves(unsigned bfloats,
-                                                 unsigned factors)
-{
-    unsigned word;
-    asm("{\n\t.reg .b32 product, low, high;\n\t"
-        "mul.bf16x2 product, %1, %2;\n\t"
-        "shl.b32 low, product, 16;\n\t"
-        "and.b32 high, product, 0xffff0000;\n\t"
-        "cvt.rn.f16x2.f32 %0, high, low;\n\t}"
-        : "=r"(word)
-        : "r"(bfloats), "r"(factors));
-    return word;
-}
 
 #endif

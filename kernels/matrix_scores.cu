@@ -4,71 +4,48 @@
 //
 //     P[t,e] = sum over slots k with i[t,k] = e of g[t,k] silu(s),  s = x[t] . D[e]
 //
-// A block multiplies a tile of tokens by one of experts. Meanwhile some of its
-// warps list what these tokens have chosen of these experts. Then every warp
-// takes the scores of some tokens' choices out of the tile, and writes these
-// tokens' rows of P, zeros where nothing was chosen. So that f16 may be
-// multiplied next, U is rounded to it, which is exact but for what is very small
-// or too large.
+// Tiles of tokens by experts are multiplied, and meanwhile P is cleared. Then each
+// warp takes the scores of what is listed of its rows, and writes what these
+// choices weigh. So that f16 may be multiplied next, other warps round U to
+// it, which is exact but for what is very small or too large.
 #include "arguments.h"
-#include "choices.cuh"
 #include "element.cuh"
 #include "hopper.cuh"
-#include "matrix_list.cuh"
+#include "matrix_halves.cuh"
+#include "matrix_listed.cuh"
 #include "matrix_tile.cuh"
-#include "routes.cuh"
 #include "warp.cuh"
 
-// ---- Constants: from the prelude DTYPE, ROUTING_DTYPE, INDEX_TYPE,
-// HIDDEN_SIZE, TOP_K, THREADS, STAGES, LIST_MAX, SHARED_BYTES
+// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, ACROSS, THREADS,
+// STAGES, SHARED_BYTES
 
 constexpr int STEPS = ceil_div(HIDDEN_SIZE, DEPTH);
-constexpr int UNITS = TILE_TOKENS / UNIT_TOKENS;
-constexpr int WARPS = THREADS / 32;
-constexpr int WIDTH = 8; // elements of a vector
+// Lists, which the kernel ahead makes, are waited for as late as may be.
+constexpr int STARTS_STEP = max_of(STEPS - 3, 0);
+constexpr int LISTS_STEP = max_of(STEPS - 2, 0);
 
-constexpr int COMPUTE_REGISTERS = 160;
-constexpr int AIDE_REGISTERS = 96;
-
-static_assert(COMPUTE_WARPS * COMPUTE_REGISTERS +
-                  (WARPS - COMPUTE_WARPS) * AIDE_REGISTERS <=
-              65536 / 32);
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
 static_assert(HIDDEN_SIZE % 8 == 0, "the copy engine takes rows of 16 bytes");
-static_assert(TILE_ACROSS == UNIT_EXPERTS);
 
 // ---- Shared memory
 
+// Of a warp's rows.
+struct Piece {
+    float sums[ROWS][COLUMNS];
+
+    // Rows are shifted against each other so that those who write meet different
+    // banks.
+    __device__ __forceinline__ float *at(int row, int column)
+    {
+        return &sums[row][column ^ row % 4 * 8];
+    }
+};
+
 struct Shared {
-    Tile tile;
-    List lists[UNITS];
-    Seen seen[AIDE_WARPS];
-    unsigned largest[TILE_TOKENS]; // bits of |P|
-    Barrier met;
+    Stages ring;
+    Piece pieces[COMPUTE_WARPS];
 };
 static_assert(sizeof(Shared) + TILE_ALIGNMENT <= SHARED_BYTES);
-
-// Where all warps of the block meet, which are at different places in the code:
-// __syncthreads is not made for that.
-struct Meeting {
-    Barrier *barrier;
-    unsigned parity = 0;
-
-    __device__ __forceinline__ void block()
-    {
-        __syncwarp();
-        arrive(*barrier);
-        barrier_wait(barrier, parity);
-        parity ^= 1;
-    }
-    __device__ __forceinline__ void cluster(const Share &share)
-    {
-        if (share.size == 1)
-            block();
-        else
-            share.meet();
-    }
-};
 
 // The tile at hand.
 struct Task {
@@ -77,287 +54,182 @@ struct Task {
     __device__ __forceinline__ Task(const fex_matrix_scores_args &args,
                                     int tile)
     {
-        const int token_tiles =
-            ceil_div(static_cast<int>(args.choices.num_tokens), TILE_TOKENS);
+        const int token_tiles = ceil_div(args.num_tokens, TILE_TOKENS);
         token = tile % token_tiles * TILE_TOKENS;
-        expert = tile / token_tiles * TILE_ACROSS;
-    }
-    __device__ __forceinline__ Field of_unit(int unit) const
-    {
-        return {token + unit * UNIT_TOKENS, expert};
+        expert = tile / token_tiles * ACROSS;
     }
 };
+
+template <typename Work>
+__device__ __forceinline__ void for_tiles(const fex_matrix_scores_args &args,
+                                          Work work)
+{
+    const int tiles = ceil_div(args.num_tokens, TILE_TOKENS) *
+                      ceil_div(args.num_experts, ACROSS);
+#pragma unroll 1
+    for (int tile = static_cast<int>(blockIdx.x); tile < tiles;
+         tile += static_cast<int>(gridDim.x))
+        work(Task(args, tile));
+}
 
 // ---- Load
 
 __device__ __forceinline__ void copy_stages(const fex_matrix_scores_args &args,
-                                            Tile &tile, Ring<STAGES> &ring,
-                                            const Share &share,
+                                            Stages &ring, Ring<STAGES> &at,
                                             const Task &task)
 {
-    for (int i = share.first_stage(STEPS); i < share.end_stage(STEPS);
-         ++i, ring.next()) {
-        Stage &stage = tile.stages[ring.stage];
-        Barrier *const full = &tile.full[ring.stage];
-        const int column = i * DEPTH;
-        barrier_wait(&tile.empty[ring.stage], ring.parity ^ 1);
-        barrier_expect(full, sizeof(Stage));
-        copy_tile(&args.hidden_map, stage.tokens, full, column, task.token);
-        copy_tile(&args.down_map, stage.across, full, column, task.expert);
+    for (int i = 0; i < STEPS; ++i, at.next()) {
+        Stage &stage = next_stage(ring, at);
+        Barrier *const full = &ring.full[at.stage];
+        copy_tile(&args.hidden_map, stage.tokens, full, i * DEPTH, task.token);
+        copy_tile(&args.down_map, stage.across, full, i * DEPTH, task.expert);
     }
 }
 
-// Lists of this block's units, a warp every so many-th: of their first rows, or
-// of those that the lists before had no room for. One that has had its last
-// begins behind its rows. What the next list begins with comes meanwhile.
-__device__ __forceinline__ void make_lists(const fex_matrix_scores_args &args,
-                                           Shared &shared, const Share &share,
-                                           const Task &task, bool anew)
-{
-    const int aide = static_cast<int>(threadIdx.x) / 32 - COMPUTE_WARPS;
-    const int units = share.rows() / UNIT_TOKENS;
-    const int first_unit = share.first_row() / UNIT_TOKENS;
-    Batch batch;
-#pragma unroll 1
-    for (int unit = aide - AIDE_WARPS; unit < units; unit += AIDE_WARPS) {
-        if (unit >= 0) {
-            List &list = shared.lists[unit];
-            list_choices(args, list, shared.seen[aide],
-                         task.of_unit(first_unit + unit), batch,
-                         anew ? 0 : list.end);
-        }
-        const int next = unit + AIDE_WARPS;
-        if (next < units) {
-            const Field field = task.of_unit(first_unit + next);
-            const int first = anew ? 0 : shared.lists[next].end;
-            batch.load(args, field.token + first,
-                       rows_from(args, field, first) * FOURS, 0);
-        }
-        if (unit >= 0)
-            merge_repeats(shared.lists[unit], shared.seen[aide]);
-    }
-}
+// ---- Clearing P: a warp's rows of a tile, which it writes weights to next, some
+// with every stage of the product and all of them with the last
 
-// This warp's rows of U, a lane 8 columns of a tile of states, to f16.
-__device__ __forceinline__ void convert_up(const fex_matrix_scores_args &args)
-{
-    constexpr int AT_ONCE = 4;
-    const int lane = threadIdx.x % 32;
-    const int experts = static_cast<int>(args.choices.num_experts);
-    const int workers = static_cast<int>(gridDim.x) * AIDE_WARPS;
-    const int own = static_cast<int>(blockIdx.x) * AIDE_WARPS +
-                    static_cast<int>(threadIdx.x) / 32 - COMPUTE_WARPS;
-    for (int tile = 0; tile < ceil_div(HIDDEN_SIZE, TILE_ACROSS); ++tile) {
-        const int column = tile * TILE_ACROSS + lane * WIDTH;
-        const int end = column < HIDDEN_SIZE ? experts : 0;
-        unsigned largest = 0;
-        for (int row = own; row < end; row += workers * AT_ONCE) {
-            Vector<WIDTH * 2> up[AT_ONCE];
-#pragma unroll
-            for (int i = 0; i < AT_ONCE; ++i)
-                up[i] = load_vector<WIDTH * 2>(
-                    static_cast<const Half *>(args.up_weights) +
-                        min_of(row + i * workers, end - 1) *
-                            args.up_weights_stride +
-                        column,
-                    l2_stream());
-#pragma unroll
-            for (int i = 0; i < AT_ONCE; ++i) {
-                for (unsigned &word : up[i].words) {
-                    largest = max_magnitudes<DTYPE>(largest, word);
-                    word = times_halves(word, ROW_SCALE_PAIR);
-                }
-                const uint4 halves = make_uint4(up[i].words[0], up[i].words[1],
-                                                up[i].words[2], up[i].words[3]);
-                if (row + i * workers < end)
-                    *reinterpret_cast<uint4 *>(
-                        args.halves +
-                        static_cast<fex_i64>(row + i * workers) * HIDDEN_SIZE +
-                        column) = halves;
-            }
-        }
-        largest = max_of_warp(largest);
-        if (lane == 0)
-            args.up_largest[tile * workers + own] = largest;
+struct Clearing {
+    using Own = Vectors<ACROSS>;
+    static constexpr int EACH = ceil_div(Own::COUNT, STEPS);
+    static_assert(EACH * STEPS >= Own::COUNT);
+    Half *to;           // the lane's next vector
+    fex_i64 step, part; // to the one after it, and to the same of the next part
+    int left;
+
+    __device__ __forceinline__ Clearing(const fex_matrix_scores_args &args,
+                                        int token, int expert)
+        : to(args.weights + (token + Own::first_row()) * args.weights_stride +
+             expert + Own::column()),
+          step(Own::STEP * args.weights_stride),
+          part(args.num_tokens * args.weights_stride), left(0)
+    {
+        if (expert + Own::column() < args.weights_stride)
+            left = Own::count_of(args.num_tokens - token);
     }
-}
+    __device__ __forceinline__ void go_on()
+    {
+#pragma unroll
+        for (int i = 0; i < EACH; ++i, --left, to += step)
+            if (left > 0)
+#pragma unroll
+                for (int j = 0; j < WEIGHT_PARTS; ++j)
+                    *reinterpret_cast<uint4 *>(to + j * part) =
+                        make_uint4(0, 0, 0, 0);
+    }
+};
 
 // ---- Store
 
-// A part of every list, so that all warps have some.
-constexpr int LIST_PARTS = 4;
+// Of what a lane weighed, a bit for each row: that it is not 0, and that it is
+// good in f16.
+struct Found {
+    unsigned some = 0;
+    unsigned good = 0;
 
-template <typename Function>
-__device__ __forceinline__ void for_choices(Shared &shared, const Share &share,
-                                            const Function &function)
+    __device__ __forceinline__ void add(int row, float weight)
+    {
+        const float magnitude = fabsf(weight);
+        some |= static_cast<unsigned>(magnitude > 0.0f) << row;
+        good |= static_cast<unsigned>(magnitude >= LARGEST_MIN) << row;
+    }
+    // Of all lanes, by the lane of the row's number.
+    __device__ __forceinline__ unsigned level() const
+    {
+        const int row = threadIdx.x % ROWS;
+        unsigned both = some | good << ROWS;
+#pragma unroll
+        for (int offset = 16; offset > 0; offset /= 2)
+            both |= __shfl_xor_sync(FULL_WARP, both, offset);
+        return (both >> (row + ROWS) & 1) != 0 ? FEX_WEIGHTS_GOOD
+               : (both >> row & 1) != 0        ? FEX_WEIGHTS_FAINT
+                                               : FEX_WEIGHTS_NONE;
+    }
+};
+
+__device__ __forceinline__ void store_weight(const fex_matrix_scores_args &args,
+                                             fex_i64 token, int expert,
+                                             float weight)
 {
-    const int parts = share.rows() / UNIT_TOKENS * LIST_PARTS;
-    for (int part = static_cast<int>(threadIdx.x) / 32; part < parts;
-         part += WARPS) {
-        const int unit = part / LIST_PARTS;
-        List &list = shared.lists[unit];
-        for (int i =
-                 part % LIST_PARTS * 32 + static_cast<int>(threadIdx.x % 32);
-             i < list.count; i += LIST_PARTS * 32)
-            function(list.choices[i],
-                     unit * UNIT_TOKENS + row_of(list.choices[i]));
+    Half *const to = args.weights + token * args.weights_stride + expert;
+    const Half high = float_to_half(weight);
+    *to = high;
+    if (WEIGHT_PARTS == 2)
+        to[args.num_tokens * args.weights_stride] =
+            float_to_half(weight - half_to_float(high));
+}
+
+__device__ __forceinline__ void
+store_choice(const fex_matrix_scores_args &args, Found &found,
+             const fex_choice &choice, float score, float weight, fex_i64 token,
+             int expert, bool has_weight)
+{
+    const int row = row_of(choice);
+    args.scores[(token + row) * args.scores_stride + slot_of(choice)] = score;
+    if (has_weight) {
+        store_weight(args, token + row, expert + column_of(choice), weight);
+        found.add(row, weight);
     }
 }
 
-// Scores of all that is listed. Their weights become what P has.
+// Scores of what is listed of a piece, and weights of all but repeats.
 __device__ __forceinline__ void take_scores(const fex_matrix_scores_args &args,
-                                            Shared &shared, const Share &share,
-                                            const Task &task)
+                                            Piece &piece, Listed &listed,
+                                            Found &found, int token, int expert,
+                                            int i)
 {
-    for_choices(shared, share, [&](Choice &choice, int row) {
-        const fex_i64 token = task.token + share.first_row() + row;
-        const float score = sum_of<float>(
-            shared.tile, share, share.first_row() + row, column_of(choice));
-        args.scores[token * args.scores_stride + slot_of(choice)] = score;
-        if (is_repeat(choice))
-            return;
-        choice.weight *= silu(score) * WEIGHT_SCALE;
-        atomicMax(&shared.largest[row],
-                  __float_as_uint(choice.weight) & 0x7fffffffu);
-    });
-}
-
-// A row of P, its parts one after the other, where its sums were.
-__device__ __forceinline__ Half *weights_row(Shared &shared, const Share &share,
-                                             int row)
-{
-    return reinterpret_cast<Half *>(shared.tile.sums[share.first_row() + row]);
-}
-
-__device__ __forceinline__ void set_weights(Shared &shared, const Share &share)
-{
-    for_choices(shared, share, [&](const Choice &choice, int row) {
-        if (is_repeat(choice))
-            return;
-        Half *const weights =
-            weights_row(shared, share, row) + column_of(choice);
-        const Half high = float_to_half(choice.weight);
-        weights[0] = high;
-        if (WEIGHT_PARTS == 2)
-            weights[TILE_ACROSS] =
-                float_to_half(choice.weight - half_to_float(high));
-    });
-}
-
-// Rows that are listed, each by a warp.
-template <typename Function>
-__device__ __forceinline__ void
-for_rows(const Shared &shared, const Share &share, const Function &function)
-{
-    for (int row = static_cast<int>(threadIdx.x) / 32; row < share.rows();
-         row += WARPS) {
-        const List &list = shared.lists[row / UNIT_TOKENS];
-        if (row % UNIT_TOKENS >= list.first && row % UNIT_TOKENS < list.end)
-            function(row);
-    }
-}
-
-__device__ __forceinline__ void clear_rows(Shared &shared, const Share &share)
-{
-    for_rows(shared, share, [&](int row) {
-        auto *const vectors =
-            reinterpret_cast<uint4 *>(weights_row(shared, share, row));
-#pragma unroll
-        for (int part = 0; part < WEIGHT_PARTS; ++part)
-            vectors[part * 32 + threadIdx.x % 32] = make_uint4(0, 0, 0, 0);
-    });
-}
-
-__device__ __forceinline__ void store_rows(const fex_matrix_scores_args &args,
-                                           Shared &shared, const Share &share,
-                                           const Task &task)
-{
-    static_assert(TILE_ACROSS == 32 * WIDTH, "a part of a row takes a warp");
-    const int lane = threadIdx.x % 32;
-    const int column = task.expert + lane * WIDTH;
-    const fex_i64 tokens = args.choices.num_tokens;
-    for_rows(shared, share, [&](int row) {
-        const auto *const vectors =
-            reinterpret_cast<const uint4 *>(weights_row(shared, share, row));
-        const fex_i64 token = task.token + share.first_row() + row;
-        if (token < tokens && column < args.weights_stride)
-#pragma unroll
-            for (int part = 0; part < WEIGHT_PARTS; ++part)
-                *reinterpret_cast<uint4 *>(
-                    args.weights +
-                    (part * tokens + token) * args.weights_stride + column) =
-                    vectors[part * 32 + lane];
-    });
-}
-
-__device__ __forceinline__ void
-store_largest(const fex_matrix_scores_args &args, const Shared &shared,
-              const Share &share, const Task &task)
-{
-    const int row = threadIdx.x;
-    const fex_i64 tokens = args.choices.num_tokens;
-    const fex_i64 token = task.token + share.first_row() + row;
-    if (row < share.rows() && token < tokens)
-        args.largest[task.expert / TILE_ACROSS * tokens + token] =
-            __uint_as_float(shared.largest[row]);
-}
-
-// Whether lists had no room for some rows.
-__device__ __forceinline__ bool has_rest(const Shared &shared,
-                                         const Share &share)
-{
-    const int unit = threadIdx.x % 32;
-    return __any_sync(FULL_WARP, unit < share.rows() / UNIT_TOKENS &&
-                                     shared.lists[unit].end < UNIT_TOKENS);
-}
-
-// What is listed.
-__device__ __forceinline__ void store_listed(const fex_matrix_scores_args &args,
-                                             Shared &shared, const Share &share,
-                                             const Task &task, Meeting &meeting)
-{
-    take_scores(args, shared, share, task);
-    meeting.block();
-    clear_rows(shared, share);
-    meeting.block();
-    set_weights(shared, share);
-    meeting.block();
-    store_rows(args, shared, share, task);
-}
-
-// Warps that multiply go through the tiles by themselves, meeting the others: so
-// the registers of sums are theirs only. `work` is done anew for
-// every tile, and then as often as there was no room in lists.
-template <typename Work>
-__device__ __forceinline__ void for_tiles(const fex_matrix_scores_args &args,
-                                          Shared &shared, const Share &share,
-                                          const Work &work)
-{
-    const int tiles =
-        ceil_div(static_cast<int>(args.choices.num_tokens), TILE_TOKENS) *
-        ceil_div(static_cast<int>(args.choices.num_experts), TILE_ACROSS);
-    const int stride = static_cast<int>(gridDim.x) >> share.bits;
-    Meeting meeting = {&shared.met};
+    const int end = listed.end(i);
+    const int repeats = listed.repeats(i);
+    int k = listed.begin(i) + static_cast<int>(threadIdx.x % 32);
+    Batch batch = listed.ahead;
+    if (i + 1 < PIECES)
+        listed.read_ahead(i + 1);
 #pragma unroll 1
-    for (int tile = static_cast<int>(blockIdx.x) >> share.bits; tile < tiles;
-         tile += stride) {
-        const Task task(args, tile);
-        for (bool anew = true;; anew = false) {
-            work(task, anew);
-            if (anew)
-                meeting.cluster(share);
-            else
-                meeting.block();
-            store_listed(args, shared, share, task, meeting);
-            if (!has_rest(shared, share))
-                break;
-            meeting.block(); // all know that there is more
-        }
-        store_largest(args, shared, share, task);
-        // Copies come next, over what others may still read.
-        publish_shared();
-        meeting.cluster(share);
+    while (k < end) {
+        const Batch own = batch;
+        float scores[AT_ONCE] = {};
+        float weights[AT_ONCE];
+#pragma unroll
+        for (int j = 0; j < AT_ONCE; ++j)
+            if (k + j * 32 < end)
+                scores[j] = *piece.at(row_of(own.choices[j]),
+                                      column_of(own.choices[j]));
+        batch.load(listed.list, k + AT_ONCE * 32, end);
+        // Of all without a branch, so that they overlap.
+#pragma unroll
+        for (int j = 0; j < AT_ONCE; ++j)
+            weights[j] = own.choices[j].weight * scores[j] *
+                         reciprocal(1.0f + expf(-scores[j])) * WEIGHT_SCALE;
+#pragma unroll
+        for (int j = 0; j < AT_ONCE; ++j, k += 32)
+            if (k < end)
+                store_choice(args, found, own.choices[j], scores[j], weights[j],
+                             token, expert, k < repeats);
     }
+}
+
+// A warp's rows of a tile. Pieces behind the last expert are left out.
+__device__ __forceinline__ void finish_rows(const fex_matrix_scores_args &args,
+                                            Piece &piece, Listed &listed,
+                                            const Sums &sums, int token,
+                                            int expert)
+{
+    const int lane = threadIdx.x % 32;
+    Found found;
+#pragma unroll 1
+    for (int i = 0; i < PIECES && expert + i * COLUMNS < args.num_experts;
+         ++i) {
+        for_sums<COLUMNS>(i, [&](int row, int column, int own) {
+            *reinterpret_cast<float2 *>(piece.at(row, column)) =
+                make_float2(sums[own], sums[own + 1]);
+        });
+        __syncwarp(); // zeros are there before weights, too
+        take_scores(args, piece, listed, found, token, expert + i * COLUMNS, i);
+        __syncwarp();
+    }
+    const unsigned level = found.level();
+    if (lane < ROWS && token + lane < args.num_tokens)
+        atomicMax(&args.levels[token + lane], level);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
@@ -365,40 +237,39 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 {
     extern __shared__ unsigned char memory[];
     Shared &shared = *reinterpret_cast<Shared *>(align_tile(memory));
-    const Share share;
     const int warp = threadIdx.x / 32;
-    Ring<STAGES> ring;
+    Ring<STAGES> at;
 
-    if (threadIdx.x == 0)
-        barrier_init(&shared.met, WARPS);
-    prepare_tile(shared.tile);
+    prepare_stages(shared.ring);
     launch_dependents();
     if (warp < COMPUTE_WARPS) {
         registers_take<COMPUTE_REGISTERS>();
-        unsigned parity = 0;
-        for_tiles(args, shared, share, [&](const Task &, bool anew) {
-            if (!anew)
-                return;
+        for_tiles(args, [&](const Task &task) {
+            const int token = task.token + warp * ROWS;
+            Listed listed;
+            Clearing clearing(args, token, task.expert);
             Sums sums;
-            if (threadIdx.x < TILE_TOKENS)
-                shared.largest[threadIdx.x] = 0;
-            multiply<false>(shared.tile, ring, sums,
-                            share.end_stage(STEPS) - share.first_stage(STEPS));
-            put_sums(shared.tile, sums, parity);
-            parity ^= 1;
+            multiply<false>(shared.ring, at, sums, STEPS, [&](int i) {
+                clearing.go_on();
+                if (i == STARTS_STEP) {
+                    wait_for_primary();
+                    listed.load_starts(args, token, task.expert);
+                }
+                if (i == LISTS_STEP)
+                    listed.read_ahead(0);
+            });
+            finish_rows(args, shared.pieces[warp], listed, sums, token,
+                        task.expert);
         });
-    } else {
-        registers_drop<AIDE_REGISTERS>();
-        bool converts = DTYPE == FEX_KERNEL_BF16 && args.halves != nullptr;
-        for_tiles(args, shared, share, [&](const Task &task, bool anew) {
-            if (warp < COPY_WARP) {
-                make_lists(args, shared, share, task, anew);
-                if (converts)
-                    convert_up(args);
-                converts = false;
-            } else if (anew && threadIdx.x == COPY_WARP * 32) {
-                copy_stages(args, shared.tile, ring, share, task);
-            }
-        });
+        return;
+    }
+    registers_drop<OTHER_REGISTERS>();
+    if (warp == COPY_WARP) {
+        if (threadIdx.x % 32 == 0)
+            for_tiles(args, [&](const Task &task) {
+                copy_stages(args, shared.ring, at, task);
+            });
+    } else if (DTYPE == FEX_KERNEL_BF16 && args.halves != nullptr) {
+        convert_up(args);
     }
 }

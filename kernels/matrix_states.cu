@@ -16,37 +16,60 @@
 #include "matrix_tile.cuh"
 #include "routes.cuh"
 #include "warp.cuh"
+#include "words.cuh"
 
 // ---- Constants: from the prelude DTYPE, ROUTING_DTYPE, INDEX_TYPE,
-// HIDDEN_SIZE, TOP_K, THREADS, STAGES, SHARED_BYTES
+// HIDDEN_SIZE, TOP_K, ACROSS, THREADS, STAGES, SHARED_BYTES
 
-constexpr int WIDTH = 8; // columns of a thread
-constexpr int BOXES = TILE_ACROSS / DEPTH;
-constexpr float FLOAT_MAX = 0x1.fffffep127f;
+constexpr int COLUMNS = min_of(ACROSS, FEX_MATRIX_PIECE);
+constexpr int PIECES = ACROSS / COLUMNS;
+constexpr int BOXES = ACROSS / DEPTH;
+constexpr int COLUMN_TILES = ceil_div(HIDDEN_SIZE, ACROSS);
+
+using Own = Vectors<COLUMNS>; // of a piece
+constexpr int WIDTH = Own::WIDTH;
 
 static_assert(HIDDEN_SIZE % WIDTH == 0);
 static_assert(DEPTH == ROWS_OF_BOX);
 
 // ---- Shared memory
 
+// Of a warp's rows: states as they are stored.
+struct Piece {
+    unsigned pairs[ROWS][COLUMNS / 2];
+
+    // Rows are shifted against each other so that those who write and those
+    // who read them meet different banks.
+    __device__ __forceinline__ unsigned *pair_at(int row, int column)
+    {
+        return &pairs[row][column / 2 ^ row % 8 * 4];
+    }
+};
+
 struct Shared {
-    Tile tile;
-    bool faint[TILE_TOKENS]; // all weights of the token are too small for f16
-    unsigned up_largest;     // of these columns
+    Stages ring;
+    Piece pieces[COMPUTE_WARPS];
 };
 static_assert(sizeof(Shared) + TILE_ALIGNMENT <= SHARED_BYTES);
 
+// The tile at hand, or a warp's rows of it.
 struct Task {
-    int token, column;
-
-    __device__ __forceinline__ explicit Task(const Share &share)
-    {
-        constexpr int COLUMN_TILES = ceil_div(HIDDEN_SIZE, TILE_ACROSS);
-        const int tile = static_cast<int>(blockIdx.x) >> share.bits;
-        token = tile / COLUMN_TILES * TILE_TOKENS;
-        column = tile % COLUMN_TILES * TILE_ACROSS;
-    }
+    int token, column; // its first
 };
+
+template <typename Work>
+__device__ __forceinline__ void for_tiles(const fex_matrix_states_args &args,
+                                          Work work)
+{
+    const int tiles =
+        ceil_div(static_cast<int>(args.choices.num_tokens), TILE_TOKENS) *
+        COLUMN_TILES;
+#pragma unroll 1
+    for (int tile = static_cast<int>(blockIdx.x); tile < tiles;
+         tile += static_cast<int>(gridDim.x))
+        work(Task{tile / COLUMN_TILES * TILE_TOKENS,
+                  tile % COLUMN_TILES * ACROSS});
+}
 
 // ---- Load
 
@@ -57,68 +80,58 @@ __device__ __forceinline__ int blocks_of(const fex_matrix_states_args &args)
 
 // All experts, then all of them again for the second part of P.
 __device__ __forceinline__ void copy_stages(const fex_matrix_states_args &args,
-                                            Tile &tile, const Share &share,
+                                            Stages &ring, Ring<STAGES> &at,
                                             const Task &task)
 {
     const int tokens = static_cast<int>(args.choices.num_tokens);
-    const int blocks = blocks_of(args);
-    const int end = share.end_stage(WEIGHT_PARTS * blocks);
-    Ring<STAGES> ring;
-    for (int i = share.first_stage(WEIGHT_PARTS * blocks); i < end;
-         ++i, ring.next()) {
-        Stage &stage = tile.stages[ring.stage];
-        Barrier *const full = &tile.full[ring.stage];
-        const int part = i / blocks;
-        const int expert = i % blocks * DEPTH;
-        barrier_wait(&tile.empty[ring.stage], ring.parity ^ 1);
-        barrier_expect(full, sizeof(Stage));
-        copy_tile(&args.weights_map, stage.tokens, full, expert,
-                  part * tokens + task.token);
-        for (int box = 0; box < BOXES; ++box)
-            copy_tile(&args.up_map, stage.across[box * ROWS_OF_BOX], full,
-                      task.column + box * DEPTH, expert);
-    }
+    for (int part = 0; part < WEIGHT_PARTS; ++part)
+        for (int block = 0; block < blocks_of(args); ++block, at.next()) {
+            Stage &stage = next_stage(ring, at);
+            Barrier *const full = &ring.full[at.stage];
+            copy_tile(&args.weights_map, stage.tokens, full, block * DEPTH,
+                      part * tokens + task.token);
+            for (int box = 0; box < BOXES; ++box)
+                copy_tile(&args.up_map, stage.across[box * ROWS_OF_BOX], full,
+                          task.column + box * DEPTH, block * DEPTH);
+        }
 }
 
 // ---- Judge
 
-__device__ __forceinline__ void
-judge_weights(const fex_matrix_states_args &args, Shared &shared,
-              const Task &task)
-{
-    const fex_i64 tokens = args.choices.num_tokens;
-    for (int row = static_cast<int>(threadIdx.x) - COMPUTE_WARPS * 32;
-         row < TILE_TOKENS; row += AIDE_WARPS * 32) {
-        float largest = 0.0f;
-        if (task.token + row < tokens)
-#pragma unroll 4
-            for (int part = 0; part < args.parts; ++part)
-                largest = fmaxf(largest, __ldcg(args.largest + part * tokens +
-                                                task.token + row));
-        shared.faint[row] = largest > 0.0f && largest < LARGEST_MIN;
+// What is known of operands in f16 is read before the product, and looked at
+// after it.
+struct Judged {
+    unsigned level; // of the row of a lane's number, modulo their number
+    unsigned up;    // of these columns
+
+    __device__ __forceinline__ Judged(const fex_matrix_states_args &args,
+                                      const Task &task)
+    {
+        const int own = task.token + static_cast<int>(threadIdx.x) % ROWS;
+        level = own < args.choices.num_tokens ? __ldcg(args.levels + own)
+                                              : FEX_WEIGHTS_NONE;
+        up = DTYPE == FEX_KERNEL_BF16
+                 ? __ldcg(args.up_largest + task.column / FEX_MATRIX_ACROSS)
+                 : 0;
     }
-}
+    // A bit for each row that is no good: its weights are too small, or these
+    // columns of U are too small or large.
+    __device__ __forceinline__ unsigned unfit_rows() const
+    {
+        const bool up_unfit = DTYPE == FEX_KERNEL_BF16 && !fits_half<DTYPE>(up);
+        return __ballot_sync(FULL_WARP, level == FEX_WEIGHTS_FAINT || up_unfit);
+    }
+};
 
-// By the first aide.
-__device__ __forceinline__ void judge_up(const fex_matrix_states_args &args,
-                                         Shared &shared, const Task &task)
+// Whether a state is no number, or too large for one.
+__device__ __forceinline__ bool is_unfit(const Vector<WIDTH * 2> &states)
 {
-    const int lane = threadIdx.x % 32;
-    const unsigned *const parts =
-        args.up_largest + task.column / TILE_ACROSS * args.up_parts;
+    constexpr unsigned INFINITE = DTYPE == FEX_KERNEL_BF16 ? 0x7f80 : 0x7c00;
     unsigned largest = 0;
-#pragma unroll 4
-    for (int i = lane; i < args.up_parts; i += 32)
-        largest = max_magnitudes<DTYPE>(largest, __ldcg(parts + i));
-    largest = max_of_warp(largest);
-    if (lane == 0)
-        shared.up_largest = largest;
-}
-
-// Whether these columns of U are no good in f16.
-__device__ __forceinline__ bool is_up_unfit(const Shared &shared)
-{
-    return DTYPE == FEX_KERNEL_BF16 && !fits_half<DTYPE>(shared.up_largest);
+#pragma unroll
+    for (const unsigned word : states.words)
+        largest = max_magnitudes<DTYPE>(largest, word);
+    return larger_magnitude(largest) >= INFINITE;
 }
 
 // ---- Store
@@ -149,52 +162,98 @@ __device__ __forceinline__ void sum_plainly(const fex_matrix_states_args &args,
     }
 }
 
-// Returns whether all are numbers.
-__device__ __forceinline__ bool load_sums(const Shared &shared,
-                                          const Share &share, int row,
-                                          int column, float (&sums)[WIDTH])
+using States = unsigned[ACROSS / 4]; // two a word
+
+__device__ __forceinline__ void round_sums(const Sums &sums, States &states)
 {
     constexpr float UNSCALE =
         1 / WEIGHT_SCALE / (DTYPE == FEX_KERNEL_BF16 ? ROW_SCALE : 1.0f);
-    bool finite = true;
 #pragma unroll
-    for (int j = 0; j < WIDTH; j += 4) {
-        const float4 four = sum_of<float4>(shared.tile, share, row, column + j);
-        sums[j] = four.x;
-        sums[j + 1] = four.y;
-        sums[j + 2] = four.z;
-        sums[j + 3] = four.w;
-    }
-#pragma unroll
-    for (float &sum : sums) {
-        sum *= UNSCALE;
-        finite &= fabsf(sum) <= FLOAT_MAX;
-    }
-    return finite;
+    for (int i = 0; i < ACROSS / 2; i += 2)
+        states[i / 2] =
+            floats_to_pair<DTYPE>(sums[i] * UNSCALE, sums[i + 1] * UNSCALE);
 }
 
-__device__ __forceinline__ void store_states(const fex_matrix_states_args &args,
-                                             const Shared &shared,
-                                             const Share &share,
-                                             const Task &task)
-{
-    constexpr int VECTORS = TILE_ACROSS / WIDTH; // of a row
-    const bool up_unfit = is_up_unfit(shared);
-    for (int i = threadIdx.x; i < share.rows() * VECTORS; i += THREADS) {
-        const int row = share.first_row() + i / VECTORS;
-        const fex_i64 token = task.token + row;
-        const int column = task.column + i % VECTORS * WIDTH;
-        float sums[WIDTH];
-        if (token >= args.choices.num_tokens || column >= HIDDEN_SIZE)
-            continue;
-        if (!load_sums(shared, share, row, i % VECTORS * WIDTH, sums) ||
-            up_unfit || shared.faint[row])
-            sum_plainly(args, token, column, sums);
-        store_vector<WIDTH * sizeof(Half)>(
-            static_cast<Half *>(args.expert_states) +
-                token * args.expert_states_stride + column,
-            narrow<DTYPE, WIDTH>(sums));
+// Where a lane's first vector of a piece goes.
+struct Target {
+    Half *to;
+    fex_i64 step; // from vector to vector
+    int count;    // of vectors of a piece
+
+    __device__ __forceinline__ Target(const fex_matrix_states_args &args,
+                                      const Task &task)
+        : to(static_cast<Half *>(args.expert_states) +
+             (task.token + Own::first_row()) * args.expert_states_stride +
+             task.column + Own::column()),
+          step(Own::STEP * args.expert_states_stride),
+          count(Own::count_of(args.choices.num_tokens - task.token))
+    {
     }
+};
+
+// Returns which of a lane's vectors are no good, a bit each.
+__device__ __forceinline__ unsigned
+store_piece(Piece &piece, const Target &target, unsigned unfit_rows)
+{
+    unsigned unfit = 0;
+#pragma unroll
+    for (int i = 0; i < Own::COUNT; ++i) {
+        const int row = Own::first_row() + i * Own::STEP;
+        const uint4 words =
+            *reinterpret_cast<const uint4 *>(piece.pair_at(row, Own::column()));
+        const Vector<WIDTH * 2> states = {{words.x, words.y, words.z, words.w}};
+        if (i >= target.count)
+            break;
+        if ((unfit_rows >> row & 1) != 0 || is_unfit(states))
+            unfit |= 1u << i;
+        store_vector<WIDTH * 2>(target.to + i * target.step, states);
+    }
+    return unfit;
+}
+
+// Over what was stored of all pieces.
+__device__ __forceinline__ void mend_states(const fex_matrix_states_args &args,
+                                            const Target &target,
+                                            const Task &task, unsigned unfit)
+{
+    static_assert(PIECES * Own::COUNT <= 32);
+#pragma unroll 1
+    for (; unfit != 0; unfit &= unfit - 1) {
+        const int piece = (__ffs(static_cast<int>(unfit)) - 1) / Own::COUNT;
+        const int vector = (__ffs(static_cast<int>(unfit)) - 1) % Own::COUNT;
+        float sums[WIDTH];
+        sum_plainly(args, task.token + Own::first_row() + vector * Own::STEP,
+                    task.column + piece * COLUMNS + Own::column(), sums);
+        store_vector<WIDTH * 2>(target.to + piece * COLUMNS +
+                                    vector * target.step,
+                                narrow<DTYPE, WIDTH>(sums));
+    }
+}
+
+// A warp's rows of a tile.
+__device__ __forceinline__ void finish_rows(const fex_matrix_states_args &args,
+                                            Piece &piece, const Sums &sums,
+                                            const Task &task,
+                                            unsigned unfit_rows)
+{
+    const Target target(args, task);
+    const int columns = HIDDEN_SIZE - task.column - Own::column();
+    States states;
+    round_sums(sums, states);
+    unsigned unfit = 0;
+#pragma unroll 1
+    for (int i = 0; i < PIECES; ++i) {
+        for_sums<COLUMNS>(i, [&](int row, int column, int own) {
+            *piece.pair_at(row, column) = states[own / 2];
+        });
+        __syncwarp();
+        Target there = target;
+        there.to += i * COLUMNS;
+        if (i * COLUMNS < columns)
+            unfit |= store_piece(piece, there, unfit_rows) << i * Own::COUNT;
+        __syncwarp();
+    }
+    mend_states(args, target, task, unfit);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
@@ -202,28 +261,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 {
     extern __shared__ unsigned char memory[];
     Shared &shared = *reinterpret_cast<Shared *>(align_tile(memory));
-    const Share share;
-    const int depth = WEIGHT_PARTS * blocks_of(args);
-    const Task task(share);
     const int warp = threadIdx.x / 32;
+    Ring<STAGES> at;
 
-    prepare_tile(shared.tile);
+    prepare_stages(shared.ring);
     wait_for_primary();
     if (warp < COMPUTE_WARPS) {
-        Ring<STAGES> ring;
-        Sums sums;
-        multiply<true>(shared.tile, ring, sums,
-                       share.end_stage(depth) - share.first_stage(depth));
-        put_sums(shared.tile, sums, 0);
-    } else if (warp < COPY_WARP) {
-        judge_weights(args, shared, task);
-        if (DTYPE == FEX_KERNEL_BF16 && warp == COMPUTE_WARPS)
-            judge_up(args, shared, task);
-    } else if (threadIdx.x == COPY_WARP * 32) {
-        copy_stages(args, shared.tile, share, task);
+        registers_take<COMPUTE_REGISTERS>();
+        for_tiles(args, [&](const Task &tile) {
+            const Task task = {tile.token + warp * ROWS, tile.column};
+            const Judged judged(args, task);
+            Sums sums;
+            multiply<true>(shared.ring, at, sums,
+                           WEIGHT_PARTS * blocks_of(args), [](int) {});
+            finish_rows(args, shared.pieces[warp], sums, task,
+                        judged.unfit_rows());
+        });
+        return;
     }
-    share.meet();
-    store_states(args, shared, share, task);
-    if (share.size > 1)
-        share.meet(); // others read this block's sums
+    registers_drop<OTHER_REGISTERS>();
+    if (threadIdx.x == COPY_WARP * 32)
+        for_tiles(args, [&](const Task &task) {
+            copy_stages(args, shared.ring, at, task);
+        });
 }

@@ -1,31 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-// matrix_tile.cuh - a product of two matrices on sm_90a, 128 rows by 256 columns
-// of it a block: two warpgroups multiply what one thread has copied into a ring
-// of stages, and then put their sums where the stages were. The blocks of a
-// cluster share a tile: each multiplies a part of the depth, and finishes a part
-// of the rows, for which it reads the others' sums.
+// matrix_tile.cuh - products of two matrices on sm_90a, a tile of 128 rows by
+// ACROSS columns at a time: two warpgroups multiply what one thread has copied
+// into a ring of stages. Each warp finishes its own 16 rows by pieces, some columns
+// that it puts where all its lanes can read them; copies for the next tile come
+// meanwhile. Warps meet at the barriers of stages only.
 #pragma once
 
 #include "arguments.h"
 #include "element.cuh"
 #include "hopper.cuh"
-#include "ptx.cuh"
 #include "warp.cuh"
+#include "words.cuh"
 
-// ---- Constants: from the prelude THREADS, STAGES
+// ---- Constants: from the prelude ACROSS, STAGES, THREADS
 
 constexpr int TILE_TOKENS = FEX_MATRIX_TOKENS;
-constexpr int TILE_ACROSS = FEX_MATRIX_ACROSS;
 constexpr int DEPTH = FEX_MATRIX_DEPTH; // of a stage
 constexpr int PRODUCT_DEPTH = 16;
-constexpr int COMPUTE_WARPS = 8; // then come:
-constexpr int AIDE_WARPS = THREADS / 32 - COMPUTE_WARPS - 1;
-constexpr int CLUSTER_MAX = FEX_MATRIX_CLUSTER;
-constexpr int COPY_WARP = COMPUTE_WARPS + AIDE_WARPS;
+constexpr int COMPUTE_WARPS = 8; // then come those that do other things, and
+constexpr int COPY_WARP = THREADS / 32 - 1;
+// A thread's, of 65536 for 384 threads, and after they have changed hands.
+constexpr int LAUNCH_REGISTERS = 65536 / THREADS / 8 * 8;
+constexpr int COMPUTE_REGISTERS = 224;
+constexpr int OTHER_REGISTERS = 56;
+constexpr int ROWS = FEX_MATRIX_GROUP; // of a warp
 
-static_assert(THREADS % 128 == 0 && AIDE_WARPS > 0);
-static_assert(TILE_TOKENS == COMPUTE_WARPS * 16, "16 rows of sums a warp");
+static_assert(THREADS % 128 == 0, "registers are those of warpgroups");
+static_assert(COMPUTE_WARPS * COMPUTE_REGISTERS +
+                      (COPY_WARP + 1 - COMPUTE_WARPS) * OTHER_REGISTERS <=
+                  (COPY_WARP + 1) * LAUNCH_REGISTERS,
+              "more than the block has would wait for ever");
+static_assert(TILE_TOKENS == COMPUTE_WARPS * ROWS);
+static_assert(ROWS == 16, "as a product deals out its sums");
 static_assert(DEPTH * 2 == 128, "a row of a stage is as long as a swizzle");
+static_assert(ACROSS == 64 || ACROSS == 128 || ACROSS == 256,
+              "products there are");
 
 // Weights are multiplied by this, that f16 may hold them: the largest of a token
 // from 2^-19 to 2^7.
@@ -41,70 +50,38 @@ using Half = unsigned short;
 
 struct Stage {
     Half tokens[TILE_TOKENS][DEPTH];
-    Half across[TILE_ACROSS][DEPTH];
+    Half across[ACROSS][DEPTH];
 };
 
-struct Tile {
-    union {
-        Stage stages[STAGES];
-        float sums[TILE_TOKENS][TILE_ACROSS]; // column_at() tells where
-    };
+struct Stages {
+    Stage stages[STAGES];
     Barrier full[STAGES];
     Barrier empty[STAGES];
-    Barrier multiplied; // stages are no longer read
 };
 static_assert(sizeof(Stage) % TILE_ALIGNMENT == 0);
-static_assert(sizeof(float[TILE_TOKENS][TILE_ACROSS]) <= sizeof(Stage[STAGES]));
 
-// What a block does of a tile.
-struct Share {
-    int rank, size; // in the cluster, of it
-    int bits;       // the size is 2 to their power
-
-    __device__ __forceinline__ Share()
-        : rank(static_cast<int>(cluster_rank())),
-          size(static_cast<int>(cluster_size())), bits(__ffs(size) - 1)
-    {
-    }
-    // Of a depth of so many stages, the first, and the first of the next block.
-    __device__ __forceinline__ int first_stage(int depth) const
-    {
-        return rank * depth >> bits;
-    }
-    __device__ __forceinline__ int end_stage(int depth) const
-    {
-        return (rank + 1) * depth >> bits;
-    }
-    __device__ __forceinline__ int rows() const
-    {
-        return TILE_TOKENS >> bits;
-    }
-    __device__ __forceinline__ int first_row() const
-    {
-        return rank * rows();
-    }
-    // All of the cluster; what they wrote to shared memory before is there.
-    __device__ __forceinline__ void meet() const
-    {
-        __syncwarp();
-        if (size == 1)
-            __syncthreads();
-        else
-            cluster_sync();
-    }
-};
-
-__device__ __forceinline__ void prepare_tile(Tile &tile)
+__device__ __forceinline__ void prepare_stages(Stages &ring)
 {
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; ++i) {
-            barrier_init(&tile.full[i], 1);
-            barrier_init(&tile.empty[i], COMPUTE_WARPS);
+            barrier_init(&ring.full[i], 1);
+            barrier_init(&ring.empty[i], COMPUTE_WARPS);
         }
-        barrier_init(&tile.multiplied, COMPUTE_WARPS);
         barrier_init_fence();
     }
     __syncthreads();
+}
+
+// ---- Load
+
+// The stage that is next, when no warp reads it any more; its barrier waits for
+// all its bytes.
+__device__ __forceinline__ Stage &next_stage(Stages &ring,
+                                             const Ring<STAGES> &at)
+{
+    barrier_wait(&ring.empty[at.stage], at.parity ^ 1);
+    barrier_expect(&ring.full[at.stage], sizeof(Stage));
+    return ring.stages[at.stage];
 }
 
 // ---- Judge
@@ -120,14 +97,7 @@ __device__ __forceinline__ unsigned max_of_warp(unsigned largest)
 
 // ---- Compute
 
-using Sums = float[2][TILE_ACROSS / 4]; // of halves of the columns
-
-// This warp has come so far.
-__device__ __forceinline__ void arrive(Barrier &barrier)
-{
-    if (threadIdx.x % 32 == 0)
-        barrier_arrive(&barrier);
-}
+using Sums = float[ACROSS / 2];
 
 // BY_ROWS: rows of `across` are along the depth, in f16.
 template <bool BY_ROWS>
@@ -137,107 +107,90 @@ __device__ __forceinline__ void product_of_stage(Sums &sums, Descriptor tokens,
     constexpr int TOKENS_STEP = PRODUCT_DEPTH * 2 / 16;
     constexpr int ACROSS_STEP =
         BY_ROWS ? PRODUCT_DEPTH * 128 / 16 : TOKENS_STEP;
-    constexpr int HALF = TILE_ACROSS / 2 * 128 / 16;
     product_begin();
 #pragma unroll
     for (int k = 0; k < DEPTH / PRODUCT_DEPTH; ++k)
-#pragma unroll
-        for (int half = 0; half < 2; ++half)
-            if constexpr (BY_ROWS)
-                product_of_rows(sums[half], tokens + k * TOKENS_STEP,
-                                across + half * HALF + k * ACROSS_STEP,
-                                add || k > 0);
-            else
-                product<DTYPE>(sums[half], tokens + k * TOKENS_STEP,
-                               across + half * HALF + k * ACROSS_STEP,
-                               add || k > 0);
+        if constexpr (BY_ROWS)
+            product_of_rows(sums, tokens + k * TOKENS_STEP,
+                            across + k * ACROSS_STEP, add || k > 0);
+        else
+            product<DTYPE>(sums, tokens + k * TOKENS_STEP,
+                           across + k * ACROSS_STEP, add || k > 0);
     product_commit();
 }
 
-// One stage at least.
-template <bool BY_ROWS>
-__device__ __forceinline__ void multiply(Tile &tile, Ring<STAGES> &ring,
-                                         Sums &sums, int stages)
+// One stage at least. Calls meanwhile(i) at each stage i, while products run.
+template <bool BY_ROWS, typename Meanwhile>
+__device__ __forceinline__ void multiply(Stages &ring, Ring<STAGES> &at,
+                                         Sums &sums, int stages,
+                                         Meanwhile meanwhile)
 {
     constexpr int GROUP_TOKENS = 64; // of a warpgroup
     const int group = threadIdx.x / 128;
+    const bool arrives = threadIdx.x % 32 == 0; // for its warp
     const Descriptor tokens =
-        descriptor_of(tile.stages[0].tokens[group * GROUP_TOKENS]);
+        descriptor_of(ring.stages[0].tokens[group * GROUP_TOKENS]);
     const Descriptor across = BY_ROWS
-                                  ? descriptor_of_rows(tile.stages[0].across)
-                                  : descriptor_of(tile.stages[0].across);
+                                  ? descriptor_of_rows(ring.stages[0].across)
+                                  : descriptor_of(ring.stages[0].across);
     int released = 0;
 #pragma unroll 1
-    for (int i = 0; i < stages; ++i, ring.next()) {
-        const unsigned stage = ring.stage * (sizeof(Stage) / 16);
-        barrier_wait(&tile.full[ring.stage], ring.parity);
+    for (int i = 0; i < stages; ++i, at.next()) {
+        const unsigned stage = at.stage * (sizeof(Stage) / 16);
+        barrier_wait(&ring.full[at.stage], at.parity);
         product_of_stage<BY_ROWS>(sums, tokens + stage, across + stage, i > 0);
+        meanwhile(i);
         if (i > 0) {
             product_wait<1>();
-            arrive(tile.empty[released]);
+            if (arrives)
+                barrier_arrive(&ring.empty[released]);
         }
-        released = ring.stage;
+        released = at.stage;
     }
     product_wait<0>();
-    arrive(tile.empty[released]);
+    if (arrives)
+        barrier_arrive(&ring.empty[released]);
 }
 
-// ---- The sums in shared memory. Rows are shifted against each other so that
-// those who write and those who read them meet different banks.
-
-__device__ __forceinline__ int column_at(int row, int column)
+// Calls put(row, column, i) for all sums i and i + 1 of a piece that this lane
+// has; columns are of the piece.
+template <int COLUMNS, typename Put>
+__device__ __forceinline__ void for_sums(int piece, Put put)
 {
-    return column ^ row % 4 * 8;
-}
-
-// Over the stages, when no warp multiplies any more.
-__device__ __forceinline__ void put_sums(Tile &tile, const Sums &sums,
-                                         unsigned parity)
-{
-    const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+    const int row = threadIdx.x % 32 / 4;
     const int column = threadIdx.x % 4 * 2;
-    arrive(tile.multiplied);
-    barrier_wait(&tile.multiplied, parity);
+    // Registers have no number but in the code.
 #pragma unroll
-    for (int j = 0; j < TILE_ACROSS / 8; ++j) {
-        const float *const s = &sums[j / 16][j % 16 * 4];
-        const int own = column_at(row, j * 8 + column);
-        *reinterpret_cast<float2 *>(&tile.sums[row][own]) =
-            make_float2(s[0], s[1]);
-        *reinterpret_cast<float2 *>(&tile.sums[row + 8][own]) =
-            make_float2(s[2], s[3]);
+    for (int own = 0; own < ACROSS / COLUMNS; ++own)
+        if (own == piece)
+#pragma unroll
+            for (int j = 0; j < COLUMNS / 8; ++j) {
+                const int i = (own * (COLUMNS / 8) + j) * 4;
+                put(row, j * 8 + column, i);
+                put(row + 8, j * 8 + column, i + 2);
+            }
+}
+
+// A warp's rows of COLUMNS columns by vectors of 8 elements: a lane has one every
+// so many rows.
+template <int COLUMNS> struct Vectors {
+    static constexpr int WIDTH = 8;
+    static constexpr int LANES = COLUMNS / WIDTH; // of a row
+    static constexpr int STEP = 32 / LANES;       // rows
+    static constexpr int COUNT = ROWS / STEP;
+
+    __device__ __forceinline__ static int first_row()
+    {
+        return static_cast<int>(threadIdx.x) % 32 / LANES;
     }
-}
-
-__device__ __forceinline__ float plus(float a, float b)
-{
-    return a + b;
-}
-
-__device__ __forceinline__ float4 plus(const float4 &a, const float4 &b)
-{
-    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
-}
-
-// Of all blocks that share the tile, in their order. All are read before the
-// first is added.
-template <typename Number>
-__device__ __forceinline__ Number sum_of(const Tile &tile, const Share &share,
-                                         int row, int column)
-{
-    const auto *const own = reinterpret_cast<const Number *>(
-        &tile.sums[row][column_at(row, column)]);
-    if (share.size == 1)
-        return *own;
-    Number parts[CLUSTER_MAX];
-#pragma unroll
-    for (int rank = 0; rank < CLUSTER_MAX; ++rank)
-        parts[rank] = load_of_rank(
-            own, static_cast<unsigned>(min_of(rank, share.size - 1)));
-    Number sum = parts[0];
-#pragma unroll
-    for (int rank = 1; rank < CLUSTER_MAX; ++rank)
-        if (rank < share.size)
-            sum = plus(sum, parts[rank]);
-    return sum;
-}
+    __device__ __forceinline__ static int column()
+    {
+        return static_cast<int>(threadIdx.x) % LANES * WIDTH;
+    }
+    // Of so many rows a lane's, which may be negative.
+    __device__ __forceinline__ static int count_of(fex_i64 rows)
+    {
+        const int own = static_cast<int>(rows < ROWS ? rows : ROWS);
+        return (own - first_row() + STEP - 1) / STEP;
+    }
+};

@@ -122,21 +122,6 @@ __device__ __forceinline__ float load_of_rank(const float *address,
     return value;
 }
 
-__device__ __forceinline__ float4 load_of_rank(const float4 *address,
-                                               unsigned rank)
-{
-    float4 value;
-    const unsigned own =
-        static_cast<unsigned>(__cvta_generic_to_shared(address));
-    asm volatile("{\n\t.reg .u32 there;\n\t"
-                 "mapa.shared::cluster.u32 there, %4, %5;\n\t"
-                 "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n\t}"
-                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
-                 : "r"(own), "r"(rank)
-                 : "memory");
-    return value;
-}
-
 // A launch that may start before the one ahead of it in the stream has ended,
 // from sm_90 on; elsewhere it starts after, and there is nothing to do.
 //
@@ -156,6 +141,14 @@ __device__ __forceinline__ void wait_for_primary()
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+
+// 1 / value, to within a unit in the last place or two.
+__device__ __forceinline__ float reciprocal(float value)
+{
+    float inverse;
+    asm("rcp.approx.f32 %0, %1;" : "=f"(inverse) : "f"(value));
+    return inverse;
 }
 
 // IEEE binary16 to and from float32, to nearest even.

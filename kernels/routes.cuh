@@ -123,13 +123,19 @@ __device__ __forceinline__ float unscale_of(unsigned largest)
     return DTYPE == FEX_KERNEL_BF16 ? inverse / ROW_SCALE : inverse;
 }
 
+// Of two magnitudes in a word.
+__device__ __forceinline__ unsigned larger_magnitude(unsigned pair)
+{
+    const unsigned low = pair & 0xffffu;
+    const unsigned high = pair >> 16;
+    return low > high ? low : high;
+}
+
 // Whether rows are good in f16, from their largest magnitudes, two of them in a
 // word: finite, not too large, and not all so small that bits are lost.
 template <int DTYPE> __device__ __forceinline__ bool fits_half(unsigned largest)
 {
-    const unsigned low = largest & 0xffffu;
-    const unsigned high = largest >> 16;
-    const unsigned most = low > high ? low : high;
+    const unsigned most = larger_magnitude(largest);
     if constexpr (DTYPE == FEX_KERNEL_F16)
         return most < 0x7c00u;
     constexpr unsigned LEAST = (127u - 22u) << 7; // 2^-22 in bfloat16

@@ -10,6 +10,7 @@
 #include "routes.cuh"
 #include "tensor.cuh"
 #include "warp.cuh"
+#include "words.cuh"
 
 // ---- Constants: from the prelude DTYPE, TILE_TOKENS, ROUNDS
 

@@ -5,18 +5,27 @@
 
 #include "variants.h"
 
-/* Warps that list choices: those that neither multiply nor copy. */
-#define FEX_MATRIX_SCORES_THREADS 512
-#define FEX_MATRIX_AIDES (FEX_MATRIX_SCORES_THREADS / 32 - 9)
+/* Tiles of a product are of these widths. */
+typedef enum fex_matrix_width {
+    FEX_MATRIX_WIDE,
+    FEX_MATRIX_MIDDLE,
+    FEX_MATRIX_NARROW,
+    FEX_MATRIX_WIDTHS
+} fex_matrix_width;
 
-/* Tiles of a product, and how many blocks share one: as many as there is room
- * for at one time. */
 typedef struct fex_matrix_cut {
+    fex_matrix_width width;
     int64_t tiles;
-    int cluster;
-    int64_t stages; /* of the depth, for all blocks of a tile together */
+    int64_t stages; /* of the depth of each */
 } fex_matrix_cut;
 
+/* Experts or columns of a tile. */
+int64_t fex_matrix_across(fex_matrix_width width);
+
+/* Of a multiprocessor, until the last has done its tiles. */
+double fex_matrix_clocks(const fex_device *device, const fex_matrix_cut *cut);
+
+/* By the width with which the product takes less time. */
 fex_matrix_cut fex_matrix_cut_scores(const fex_problem *problem,
                                      const fex_device *device,
                                      int64_t num_tokens);
@@ -24,12 +33,19 @@ fex_matrix_cut fex_matrix_cut_states(const fex_problem *problem,
                                      const fex_device *device,
                                      int64_t num_tokens);
 
-/* How many tokens are worked on at one time, which keeps to the workspace there
- * is. */
+/* Numbers in f16 that an element of the matrix is the sum of: one has bits
+ * enough where states are rounded to bfloat16. */
+int64_t fex_matrix_parts(const fex_problem *problem);
+
+/* How many tokens are worked on at one time: of so many, and at most. */
+int64_t fex_matrix_chunk_max(const fex_problem *problem);
 int64_t fex_matrix_chunk(const fex_problem *problem, int64_t num_tokens);
 
 /* Elements from one row of the matrix to the next. */
 int64_t fex_matrix_stride(const fex_problem *problem);
+
+/* Integers that say where a group's choices of each block of experts begin. */
+int64_t fex_matrix_starts(const fex_problem *problem);
 
 /* As fex_variant has them. */
 double fex_matrix_estimate(const fex_problem *problem, const fex_device *device,

@@ -1,44 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* matrix_forward.c - forward by two products of whole matrices on Hopper's
- * tensor cores, for many tokens and few experts: all scores, of which the matrix
- * of what choices weigh is made and stored; and that times all up rows. Choices
- * are not sorted: every tile of scores looks through those of its tokens. */
+ * tensor cores, for many tokens and few experts: choices are listed by groups
+ * of tokens and blocks of experts; all scores are made, and of them the matrix
+ * of what choices weigh, which is stored; and that times all up rows. */
 #include "config.h"
 
 #include "matrix.h"
 #include "tensor_map.h"
 
-enum { SCORES, STATES, KERNELS };
+/* Of each product one for each width of tiles. */
+enum {
+    LISTS,
+    SCORES,
+    STATES = SCORES + FEX_MATRIX_WIDTHS,
+    KERNELS = STATES + FEX_MATRIX_WIDTHS
+};
 
-#define STATES_THREADS 384
+#define LISTS_THREADS (32 * FEX_MATRIX_GROUP)
+#define PRODUCT_THREADS 384
 
-/* As kernels/matrix_tile.cuh lays out shared memory: a ring of stages, with two
- * barriers each. */
-#define TILE_ALIGNMENT 1024
-#define STAGE_BYTES                                                            \
-    ((FEX_MATRIX_TOKENS + FEX_MATRIX_ACROSS) * FEX_MATRIX_DEPTH * 2)
-#define TILE_BYTES(stages) ((stages) * (STAGE_BYTES + 16) + 8 + TILE_ALIGNMENT)
+/* As many stages of each width as shared memory has room for. */
+static const int stages_of[FEX_MATRIX_WIDTHS] = {
+    [FEX_MATRIX_WIDE] = 4, [FEX_MATRIX_MIDDLE] = 6, [FEX_MATRIX_NARROW] = 8};
 
-/* And matrix_scores.cu: three integers and some choices a list, for each warp
- * that lists a bit and a place for each column of each row and a choice a lane,
- * and a number a row, and a barrier. */
-#define UNITS (FEX_MATRIX_TOKENS / FEX_MATRIX_UNIT)
-#define LIST_MAX 384 /* choices; no less than a token has */
-#define CHOICE_BYTES 8
-#define LIST_BYTES (LIST_MAX * CHOICE_BYTES + 3 * 4)
-#define SEEN_BYTES                                                             \
-    (FEX_MATRIX_UNIT * FEX_MATRIX_ACROSS * 17 / 8 + 32 * CHOICE_BYTES)
-
-#define SCORES_STAGES 3
-#define STATES_STAGES 4
-#define SCORES_BYTES                                                           \
-    (TILE_BYTES(SCORES_STAGES) + UNITS * LIST_BYTES +                          \
-     FEX_MATRIX_AIDES * SEEN_BYTES + FEX_MATRIX_TOKENS * 4 + 16)
-#define STATES_BYTES (TILE_BYTES(STATES_STAGES) + FEX_MATRIX_TOKENS + 8)
-
-#define EXPERTS_MAX 16384
-#define HALVES_MAX (INT64_C(256) << 20)    /* bytes of up rows in f16 */
-#define WORKSPACE_MAX (INT64_C(128) << 20) /* besides the up rows in f16 */
+#define HALVES_MAX (INT64_C(256) << 20) /* bytes of up rows in f16 */
 
 /* ---- When --------------------------------------------------------------- */
 
@@ -46,26 +31,77 @@ static int applies(const fex_problem *problem,
                    const fex_architecture *architecture)
 {
     return architecture->major == 9 && problem->dtype != FEX_DTYPE_F32 &&
-           problem->hidden_size % 8 == 0 && problem->top_k <= LIST_MAX &&
-           problem->num_experts <= EXPERTS_MAX &&
+           problem->hidden_size % 8 == 0 &&
+           problem->top_k <= FEX_MATRIX_TOP_K &&
+           problem->num_experts <= FEX_MATRIX_EXPERTS &&
            problem->num_experts * problem->hidden_size <=
                HALVES_MAX / (int64_t)sizeof(short);
 }
 
+/* ---- Shared memory: as the kernels lay it out --------------------------- */
+
+/* matrix_tile.cuh: a ring of stages, with two barriers each. */
+static int ring_bytes(fex_matrix_width width)
+{
+    enum {
+        TILE_ALIGNMENT = 1024,
+        BARRIERS = 2 * 8
+    };
+    const int rows = FEX_MATRIX_TOKENS + (int)fex_matrix_across(width);
+    return stages_of[width] * (rows * FEX_MATRIX_DEPTH * 2 + BARRIERS) +
+           TILE_ALIGNMENT;
+}
+
+/* Then pieces of all rows: of scores, or of states. */
+static int scores_bytes(fex_matrix_width width)
+{
+    return ring_bytes(width) + FEX_MATRIX_TOKENS * FEX_MATRIX_BLOCK * 4;
+}
+
+static int states_bytes(fex_matrix_width width)
+{
+    const int64_t columns = fex_min(fex_matrix_across(width), FEX_MATRIX_PIECE);
+    return ring_bytes(width) + FEX_MATRIX_TOKENS * (int)columns * 2;
+}
+
+/* matrix_lists.cu: of each token of a group two words a slot, in rounds of 32,
+ * and words whose number is a power of two; and two integers a thread. */
+static int lists_bytes(const fex_problem *problem)
+{
+    const int rounds = (int)fex_ceil_div(problem->top_k, 32);
+    int words = 32;
+    while (words < problem->top_k)
+        words *= 2;
+    return 4 *
+           (FEX_MATRIX_GROUP * (64 * rounds + 32 + words) + 2 * LISTS_THREADS);
+}
+
 /* ---- Kernels ------------------------------------------------------------ */
 
-static void describe_product(const fex_problem *problem,
-                             const fex_architecture *architecture,
-                             const char *file, const char *function,
-                             int threads, int stages, fex_kernel_spec *spec)
+static void describe_lists(const fex_problem *problem,
+                           const fex_architecture *architecture,
+                           fex_kernel_spec *spec)
 {
-    fex_spec_init(spec, file, function, architecture);
-    fex_spec_add(spec, "DTYPE", (int64_t)problem->dtype);
+    const int min_blocks = problem->top_k <= 128   ? 3
+                           : problem->top_k <= 256 ? 2
+                                                   : 1;
+    fex_spec_init(spec, "matrix_lists.cu", "fex_matrix_lists", architecture);
     fex_spec_add(spec, "ROUTING_DTYPE", (int64_t)problem->routing_dtype);
     fex_spec_add_choices(spec, problem);
+    fex_spec_add(spec, "THREADS", LISTS_THREADS);
+    fex_spec_add(spec, "MIN_BLOCKS", min_blocks);
+    fex_spec_add_shared(spec, lists_bytes(problem));
+}
+
+static void add_product(const fex_problem *problem, fex_matrix_width width,
+                        int shared_bytes, fex_kernel_spec *spec)
+{
+    fex_spec_add(spec, "DTYPE", (int64_t)problem->dtype);
     fex_spec_add(spec, "HIDDEN_SIZE", problem->hidden_size);
-    fex_spec_add(spec, "THREADS", threads);
-    fex_spec_add(spec, "STAGES", stages);
+    fex_spec_add(spec, "ACROSS", fex_matrix_across(width));
+    fex_spec_add(spec, "THREADS", PRODUCT_THREADS);
+    fex_spec_add(spec, "STAGES", stages_of[width]);
+    fex_spec_add_shared(spec, shared_bytes);
 }
 
 static size_t describe(const fex_problem *problem,
@@ -73,124 +109,68 @@ static size_t describe(const fex_problem *problem,
                        fex_geometry geometry, fex_kernel_spec *specs)
 {
     (void)geometry;
-    describe_product(problem, architecture, "matrix_scores.cu",
-                     "fex_matrix_scores", FEX_MATRIX_SCORES_THREADS,
-                     SCORES_STAGES, &specs[SCORES]);
-    fex_spec_add(&specs[SCORES], "LIST_MAX", LIST_MAX);
-    fex_spec_add_shared(&specs[SCORES], SCORES_BYTES);
-    describe_product(problem, architecture, "matrix_states.cu",
-                     "fex_matrix_states", STATES_THREADS, STATES_STAGES,
-                     &specs[STATES]);
-    fex_spec_add_shared(&specs[STATES], STATES_BYTES);
+    describe_lists(problem, architecture, &specs[LISTS]);
+    for (int i = 0; i < FEX_MATRIX_WIDTHS; i++) {
+        const fex_matrix_width width = (fex_matrix_width)i;
+        fex_kernel_spec *const scores = &specs[SCORES + i];
+        fex_kernel_spec *const states = &specs[STATES + i];
+        fex_spec_init(scores, "matrix_scores.cu", "fex_matrix_scores",
+                      architecture);
+        fex_spec_add(scores, "TOP_K", problem->top_k);
+        add_product(problem, width, scores_bytes(width), scores);
+        fex_spec_init(states, "matrix_states.cu", "fex_matrix_states",
+                      architecture);
+        fex_spec_add(states, "ROUTING_DTYPE", (int64_t)problem->routing_dtype);
+        fex_spec_add_choices(states, problem);
+        add_product(problem, width, states_bytes(width), states);
+    }
     return KERNELS;
-}
-
-/* ---- Cutting up --------------------------------------------------------- */
-
-/* f16 has bits enough for weights where states are rounded to bfloat16. */
-static int64_t weight_parts(const fex_problem *problem)
-{
-    return problem->dtype == FEX_DTYPE_BF16 ? 1 : 2;
-}
-
-/* Rows of the matrix are read 64 elements at a time. */
-int64_t fex_matrix_stride(const fex_problem *problem)
-{
-    return fex_ceil_div(problem->num_experts, FEX_MATRIX_DEPTH) *
-           FEX_MATRIX_DEPTH;
-}
-
-static int64_t tiles_of_experts(const fex_problem *problem)
-{
-    return fex_ceil_div(problem->num_experts, FEX_MATRIX_ACROSS);
-}
-
-int64_t fex_matrix_chunk(const fex_problem *problem, int64_t num_tokens)
-{
-    const int64_t weights = fex_matrix_stride(problem) *
-                            weight_parts(problem) * (int64_t)sizeof(short);
-    const int64_t others =
-        (problem->top_k + tiles_of_experts(problem)) * (int64_t)sizeof(float);
-    const int64_t tiles =
-        WORKSPACE_MAX / ((weights + others) * FEX_MATRIX_TOKENS);
-    return fex_min(num_tokens, fex_max(tiles, 1) * FEX_MATRIX_TOKENS);
-}
-
-static fex_matrix_cut cut_product(const fex_device *device, int64_t num_tokens,
-                                  int64_t columns, int64_t stages)
-{
-    fex_matrix_cut made = {.tiles =
-                               fex_ceil_div(num_tokens, FEX_MATRIX_TOKENS) *
-                               fex_ceil_div(columns, FEX_MATRIX_ACROSS),
-                           .cluster = FEX_MATRIX_CLUSTER,
-                           .stages = stages};
-    while (made.cluster > 1 &&
-           (made.cluster > stages ||
-            made.tiles * made.cluster >
-                fex_cluster_room(device->multiprocessors, made.cluster)))
-        made.cluster /= 2;
-    return made;
-}
-
-fex_matrix_cut fex_matrix_cut_scores(const fex_problem *problem,
-                                     const fex_device *device,
-                                     int64_t num_tokens)
-{
-    return cut_product(device, num_tokens, problem->num_experts,
-                       fex_ceil_div(problem->hidden_size, FEX_MATRIX_DEPTH));
-}
-
-fex_matrix_cut fex_matrix_cut_states(const fex_problem *problem,
-                                     const fex_device *device,
-                                     int64_t num_tokens)
-{
-    return cut_product(
-        device, num_tokens, problem->hidden_size,
-        weight_parts(problem) *
-            fex_ceil_div(problem->num_experts, FEX_MATRIX_DEPTH));
-}
-
-/* Blocks stay and take tiles in turn if each has its own. */
-static int64_t scores_blocks(const fex_device *device,
-                             const fex_matrix_cut *scores)
-{
-    return scores->cluster > 1
-               ? scores->tiles * scores->cluster
-               : fex_min(scores->tiles, device->multiprocessors);
 }
 
 /* ---- Workspace ---------------------------------------------------------- */
 
+/* Of which it is known whether they are good in f16. */
+static int64_t tiles_of_columns(const fex_problem *problem)
+{
+    return fex_ceil_div(problem->hidden_size, FEX_MATRIX_ACROSS);
+}
+
+static int converts_up(const fex_problem *problem)
+{
+    return problem->dtype == FEX_DTYPE_BF16;
+}
+
 typedef struct pieces {
+    fex_choice *lists;
+    int *starts;
     unsigned short *weights;
     unsigned short *halves;
-    float *largest;
+    unsigned *levels;
     unsigned *up_largest;
     float *scores; /* where nobody asked for them */
 } pieces;
 
-/* As much as any device needs. */
 static pieces take_pieces(const fex_problem *problem, int64_t tokens,
                           fex_layout *layout)
 {
-    const int64_t tiles = tiles_of_experts(problem);
-    const int64_t blocks =
-        fex_ceil_div(tokens, FEX_MATRIX_TOKENS) * tiles * FEX_MATRIX_CLUSTER;
-    const int converts = problem->dtype == FEX_DTYPE_BF16;
+    const int64_t groups = fex_ceil_div(tokens, FEX_MATRIX_GROUP);
+    const int converts = converts_up(problem);
     return (pieces){
+        .lists =
+            fex_layout_take(layout, groups * FEX_MATRIX_GROUP * problem->top_k,
+                            sizeof(fex_choice)),
+        .starts = fex_layout_take(layout, groups * fex_matrix_starts(problem),
+                                  sizeof(int)),
         .weights = fex_layout_take(layout,
                                    tokens * fex_matrix_stride(problem) *
-                                       weight_parts(problem),
+                                       fex_matrix_parts(problem),
                                    sizeof(short)),
         .halves = fex_layout_take(
             layout, converts * problem->num_experts * problem->hidden_size,
             sizeof(short)),
-        .largest = fex_layout_take(layout, tokens * tiles, sizeof(float)),
+        .levels = fex_layout_take(layout, tokens, sizeof(unsigned)),
         .up_largest = fex_layout_take(
-            layout,
-            converts * fex_ceil_div(problem->hidden_size, FEX_MATRIX_ACROSS) *
-                blocks * FEX_MATRIX_AIDES,
-            sizeof(unsigned)),
+            layout, converts * tiles_of_columns(problem), sizeof(unsigned)),
         .scores =
             fex_layout_take(layout, tokens * problem->top_k, sizeof(float))};
 }
@@ -198,23 +178,22 @@ static pieces take_pieces(const fex_problem *problem, int64_t tokens,
 static size_t workspace_size(const fex_problem *problem, int64_t num_tokens)
 {
     fex_layout layout = {0};
-    take_pieces(problem, fex_matrix_chunk(problem, num_tokens), &layout);
+    take_pieces(problem, fex_min(num_tokens, fex_matrix_chunk_max(problem)),
+                &layout);
     return layout.used;
 }
 
 /* ---- Launching ---------------------------------------------------------- */
 
-/* Tokens of a call that are worked on at one time, and what both kernels are
- * told of them. */
+/* Tokens of a call that are worked on at one time, and what kernels are told of
+ * them. */
 typedef struct chunk {
     int64_t first;
     fex_choices choices;
     const void *routing_weights;
     float *scores;
     int64_t scores_stride;
-    fex_matrix_cut scores_cut;
-    int64_t blocks;   /* of scores */
-    int64_t up_parts; /* warps that converted the up rows, for all chunks */
+    int converts; /* up rows to f16, for all chunks */
     pieces pieces;
 } chunk;
 
@@ -239,30 +218,68 @@ static void take_chunk(const fex_launch *launch, int64_t first, int64_t tokens,
             fex_row_at(in->scores, in->scores_stride, first, sizeof(float));
         c->scores_stride = in->scores_stride;
     }
-    c->scores_cut = fex_matrix_cut_scores(problem, launch->device, tokens);
-    c->blocks = scores_blocks(launch->device, &c->scores_cut);
-    if (first == 0)
-        c->up_parts = c->blocks * FEX_MATRIX_AIDES;
+    c->converts = first == 0 && converts_up(problem);
+}
+
+static fex_status launch_lists(const fex_launch *launch, const chunk *c)
+{
+    const fex_matrix_lists_args args = {
+        .choices = c->choices,
+        .routing_weights = c->routing_weights,
+        .routing_weights_stride = launch->forward->routing_weights_stride,
+        .lists = c->pieces.lists,
+        .starts = c->pieces.starts,
+        .scores = c->scores,
+        .scores_stride = c->scores_stride,
+        .levels = c->pieces.levels,
+        .up_largest = c->pieces.up_largest,
+        .up_tiles = c->converts ? tiles_of_columns(launch->problem) : 0};
+    const fex_grid grid = {
+        .x = fex_ceil_div(c->choices.num_tokens, FEX_MATRIX_GROUP),
+        .y = 1,
+        .threads = LISTS_THREADS,
+        .shared_bytes = lists_bytes(launch->problem)};
+    return fex_launch_kernel(launch, launch->modules[LISTS]->functions[0], grid,
+                             &args);
+}
+
+/* `first` of the kernels is the one for the first width. Blocks take tiles in
+ * turn; `everywhere`: those without a tile have something to do, too. */
+static fex_status launch_product(const fex_launch *launch,
+                                 const fex_matrix_cut *cut, size_t first,
+                                 int shared_bytes, int everywhere,
+                                 const void *args)
+{
+    const int64_t room = launch->device->multiprocessors;
+    const fex_grid grid = {.x = everywhere ? room : fex_min(cut->tiles, room),
+                           .y = 1,
+                           .threads = PRODUCT_THREADS,
+                           .shared_bytes = shared_bytes,
+                           .dependent = 1};
+    const fex_module *const module = launch->modules[first + cut->width];
+    return fex_launch_kernel(launch, module->functions[0], grid, args);
 }
 
 static fex_status launch_scores(const fex_launch *launch, const chunk *c)
 {
     const fex_forward_args *const in = launch->forward;
     const fex_problem *const problem = launch->problem;
-    const int converts = problem->dtype == FEX_DTYPE_BF16 && c->first == 0;
-    fex_matrix_scores_args args = {.choices = c->choices,
-                                   .routing_weights = c->routing_weights,
-                                   .routing_weights_stride =
-                                       in->routing_weights_stride,
+    const fex_matrix_cut cut =
+        fex_matrix_cut_scores(problem, launch->device, c->choices.num_tokens);
+    fex_matrix_scores_args args = {.lists = c->pieces.lists,
+                                   .starts = c->pieces.starts,
                                    .scores = c->scores,
                                    .scores_stride = c->scores_stride,
                                    .weights = c->pieces.weights,
                                    .weights_stride = fex_matrix_stride(problem),
-                                   .largest = c->pieces.largest,
+                                   .levels = c->pieces.levels,
                                    .up_weights = in->up_weights,
                                    .up_weights_stride = in->up_weights_stride,
-                                   .halves = converts ? c->pieces.halves : NULL,
-                                   .up_largest = c->pieces.up_largest};
+                                   .halves =
+                                       c->converts ? c->pieces.halves : NULL,
+                                   .up_largest = c->pieces.up_largest,
+                                   .num_tokens = (int)c->choices.num_tokens,
+                                   .num_experts = (int)problem->num_experts};
     const fex_rows hidden =
         fex_rows_of(problem,
                     fex_row_at(in->hidden_states, in->hidden_states_stride,
@@ -273,15 +290,10 @@ static fex_status launch_scores(const fex_launch *launch, const chunk *c)
                     in->down_weights_stride);
     return_if_error(fex_map_rows(launch->driver, &args.hidden_map, &hidden,
                                  FEX_MATRIX_TOKENS));
-    return_if_error(
-        fex_map_rows(launch->driver, &args.down_map, &down, FEX_MATRIX_ACROSS));
-    const fex_grid grid = {.x = c->blocks,
-                           .y = 1,
-                           .threads = FEX_MATRIX_SCORES_THREADS,
-                           .cluster = c->scores_cut.cluster,
-                           .shared_bytes = SCORES_BYTES};
-    return fex_launch_kernel(launch, launch->modules[SCORES]->functions[0],
-                             grid, &args);
+    return_if_error(fex_map_rows(launch->driver, &args.down_map, &down,
+                                 (int)fex_matrix_across(cut.width)));
+    return launch_product(launch, &cut, SCORES, scores_bytes(cut.width),
+                          c->converts, &args);
 }
 
 /* The up rows in f16. */
@@ -291,7 +303,7 @@ static fex_rows up_halves(const fex_launch *launch, const chunk *c)
     const fex_problem *const problem = launch->problem;
     fex_rows up = fex_rows_of(problem, in->up_weights, problem->num_experts,
                               in->up_weights_stride);
-    if (problem->dtype == FEX_DTYPE_BF16) {
+    if (converts_up(problem)) {
         up.base = c->pieces.halves;
         up.stride = problem->hidden_size;
         up.dtype = FEX_DTYPE_F16;
@@ -304,7 +316,7 @@ static fex_status launch_states(const fex_launch *launch, const chunk *c)
     const fex_forward_args *const in = launch->forward;
     const fex_problem *const problem = launch->problem;
     const int64_t tokens = c->choices.num_tokens;
-    const fex_matrix_cut states =
+    const fex_matrix_cut cut =
         fex_matrix_cut_states(problem, launch->device, tokens);
     fex_matrix_states_args args = {
         .choices = c->choices,
@@ -314,15 +326,13 @@ static fex_status launch_states(const fex_launch *launch, const chunk *c)
         .routing_weights_stride = in->routing_weights_stride,
         .scores_stride = c->scores_stride,
         .up_weights_stride = in->up_weights_stride,
-        .largest = c->pieces.largest,
+        .levels = c->pieces.levels,
         .up_largest = c->pieces.up_largest,
         .expert_states = fex_row_at(in->expert_states, in->expert_states_stride,
                                     c->first, fex_dtype_bytes(problem->dtype)),
-        .expert_states_stride = in->expert_states_stride,
-        .parts = (int)tiles_of_experts(problem),
-        .up_parts = (int)c->up_parts};
+        .expert_states_stride = in->expert_states_stride};
     const fex_rows weights = {.base = c->pieces.weights,
-                              .count = weight_parts(problem) * tokens,
+                              .count = fex_matrix_parts(problem) * tokens,
                               .columns = problem->num_experts,
                               .stride = fex_matrix_stride(problem),
                               .dtype = FEX_DTYPE_F16};
@@ -331,14 +341,8 @@ static fex_status launch_states(const fex_launch *launch, const chunk *c)
                                  FEX_MATRIX_TOKENS));
     return_if_error(
         fex_map_rows(launch->driver, &args.up_map, &up, FEX_MATRIX_DEPTH));
-    const fex_grid grid = {.x = states.tiles * states.cluster,
-                           .y = 1,
-                           .threads = STATES_THREADS,
-                           .cluster = states.cluster,
-                           .shared_bytes = STATES_BYTES,
-                           .dependent = 1};
-    return fex_launch_kernel(launch, launch->modules[STATES]->functions[0],
-                             grid, &args);
+    return launch_product(launch, &cut, STATES, states_bytes(cut.width), 0,
+                          &args);
 }
 
 static fex_status launch_forward(const fex_launch *launch)
@@ -349,6 +353,7 @@ static fex_status launch_forward(const fex_launch *launch)
     for (int64_t first = 0; first < launch->num_tokens; first += step) {
         take_chunk(launch, first, fex_min(step, launch->num_tokens - first),
                    &c);
+        return_if_error(launch_lists(launch, &c));
         return_if_error(launch_scores(launch, &c));
         return_if_error(launch_states(launch, &c));
     }

@@ -15,7 +15,7 @@ FLASHEXPERT_FAMILY=dense
 FLASHEXPERT_SIM_POISON=68
 export FLASHEXPERT_FAMILY FLASHEXPERT_SIM_POISON
 "$top_srcdir/tests/simt/run.sh" "$top_builddir/tests/test_forward"
-# Of more multiprocessors up to four share a tile.
+# With so many multiprocessors tiles of every width are chosen.
 FLASHEXPERT_FAMILY=matrix FLASHEXPERT_SIM_SMS=8 \
     "$top_srcdir/tests/simt/run.sh" "$top_builddir/tests/test_forward"
 FLASHEXPERT_SIM_ARCH=8.6

@@ -83,22 +83,30 @@ static const case_spec dense_cases[] = {
 
 /* And where the matrix of what choices weigh is stored. */
 static const case_spec matrix_cases[] = {
-    /* a tile that four blocks share, or two; tiles of tokens, experts and
-     * columns that end anywhere */
+    /* tiles of tokens, experts and columns that end anywhere */
     {BF16, SIZES(264, 24, 250, 140), .empty = 1},
     {F16, SIZES(264, 24, 250, 140), .distribution = TEST_ZIPF},
     {BF16, SIZES(72, 30, 250, 1)},
-    /* more tiles than there are blocks, which take them in turn */
-    {BF16, SIZES(72, 30, 700, 900), .empty = 1},
-    /* choices that are not read four at a time */
+    /* more tiles than there are blocks, which take them in turn; of these some
+     * have nothing to finish */
+    {BF16, SIZES(72, 30, 700, 1300), .empty = 1},
+    {F16, SIZES(504, 30, 1100, 500), .empty = 1},
+    {BF16, SIZES(504, 30, 400, 500), .distribution = TEST_ZIPF},
+    /* rows and choices with room behind */
     {BF16, SIZES(72, 30, 300, 140), .row_padding = 8, .empty = 1},
     {BF16, SIZES(72, 32, 300, 20), .choice_padding = 1, .empty = 1},
     {F16, SIZES(72, 33, 300, 20), .index_type = FEX_INDEX_I64,
      .routing_dtype = FEX_DTYPE_F32, .empty = 1},
-    {BF16, SIZES(72, 32, 300, 20), .index_type = FEX_INDEX_I64, .empty = 1},
-    /* more choices of a tile than a list has room for, most of them repeats */
-    {BF16, SIZES(72, 384, 40, 20), .empty = 1},
+    /* as many choices as a token may have, most of them repeats */
+    {BF16, SIZES(72, 512, 40, 20), .empty = 1},
     {F16, SIZES(8, 200, 300, 140), .distribution = TEST_ZIPF},
+    /* repeats of one expert only, and of some of so many that others look alike */
+    {BF16, SIZES(72, 100, 1, 20)},
+    {BF16, SIZES(8, 200, 16384, 20), .distribution = TEST_ZIPF},
+    /* one choice */
+    {F16, SIZES(72, 1, 300, 20), .empty = 1, .no_scores_output = 1},
+    /* as many experts as there may be */
+    {BF16, SIZES(8, 40, 16384, 20), .empty = 1},
     /* scores that nobody asked for, and are needed where f16 is no good */
     {BF16, SIZES(72, 32, 300, 20), .no_scores_output = 1},
 };
@@ -109,9 +117,20 @@ static const case_spec large_cases[] = {
     /* more tokens than the workspace of dense products is for at one time */
     {BF16, SIZES(8, 8192, 96, 4200), .empty = 1},
     /* and than that of the matrix of what choices weigh */
-    {BF16, SIZES(8, 3, 16000, 4200), .empty = 1},
+    {BF16, SIZES(8, 3, 16000, 8400), .empty = 1},
+    {F16, SIZES(8, 3, 16000, 4200), .empty = 1},
     {BF16, SIZES(1024, 512, 20000, 100), .empty = 1},
     {F32, SIZES(64, 512, 5000, 1200), .distribution = TEST_ZIPF, .empty = 1},
+};
+
+/* And tiles of the widths that a GPU with 132 multiprocessors has of few experts
+ * only where tokens are many; of the last more than one a multiprocessor. */
+static const case_spec wide_cases[] = {
+    {BF16, SIZES(1024, 32, 1024, 2048), .empty = 1},
+    {F16, SIZES(1024, 32, 1024, 2048), .distribution = TEST_ZIPF},
+    {BF16, SIZES(1024, 32, 1024, 4500), .distribution = TEST_ZIPF},
+    {F16, SIZES(1024, 32, 1024, 4500), .empty = 1},
+    {BF16, SIZES(520, 128, 2500, 9000), .empty = 1},
 };
 
 START_TEST(matches_reference)
@@ -126,6 +145,14 @@ START_TEST(dense_matches_reference)
 {
     case_spec spec = dense_cases[_i];
     spec.seed = (uint64_t)_i + 101;
+    device_suite_check(&spec, FEX_PASS_FORWARD);
+}
+END_TEST
+
+START_TEST(wide_matches_reference)
+{
+    case_spec spec = wide_cases[_i];
+    spec.seed = (uint64_t)_i + 301;
     device_suite_check(&spec, FEX_PASS_FORWARD);
 }
 END_TEST
@@ -227,11 +254,13 @@ END_TEST
 
 /* Numbers near the ends of what a type holds: where 16 bits are multiplied,
  * nothing may be lost or become infinite. */
-static const struct {
+typedef struct scaled_case {
     case_spec spec;
     int which;
     double factor;
-} scaled_cases[] = {
+} scaled_case;
+
+static const scaled_case scaled_cases[] = {
     {{BF16, SIZES(64, 32, 96, 20)}, CASE_UP_WEIGHTS, 0x1p-30},
     {{BF16, SIZES(64, 32, 96, 20)}, CASE_UP_WEIGHTS, 0x1p-100},
     {{BF16, SIZES(64, 32, 96, 20)}, CASE_UP_WEIGHTS, 0x1p13},
@@ -243,6 +272,12 @@ static const struct {
      CASE_ROUTING_WEIGHTS,
      0x1p13},
     {{F16, SIZES(64, 32, 96, 20)}, CASE_ROUTING_WEIGHTS, 0x1p-6},
+};
+
+/* In more than one piece of a tile of columns. */
+static const scaled_case wide_scaled_cases[] = {
+    {{BF16, SIZES(504, 4, 96, 500)}, CASE_UP_WEIGHTS, 0x1p13},
+    {{F16, SIZES(504, 4, 96, 500)}, CASE_ROUTING_WEIGHTS, 0x1p-12},
 };
 
 /* Multiplies every step-th row from the first on. */
@@ -259,12 +294,23 @@ static void scale_rows(case_array *a, int64_t step, double factor)
         }
 }
 
-START_TEST(numbers_may_be_large_or_small)
+static void check_scaled(const scaled_case *scaled)
 {
     device_case c;
-    device_case_make(&scaled_cases[_i].spec, &c);
-    scale_rows(&c.arrays[scaled_cases[_i].which], 1, scaled_cases[_i].factor);
+    device_case_make(&scaled->spec, &c);
+    scale_rows(&c.arrays[scaled->which], 1, scaled->factor);
     device_suite_check_made(&c, FEX_PASS_FORWARD);
+}
+
+START_TEST(numbers_may_be_large_or_small)
+{
+    check_scaled(&scaled_cases[_i]);
+}
+END_TEST
+
+START_TEST(so_may_those_of_wide_tiles)
+{
+    check_scaled(&wide_scaled_cases[_i]);
 }
 END_TEST
 
@@ -307,6 +353,25 @@ START_TEST(light_weights_keep_their_bits)
 }
 END_TEST
 
+/* Of lists in any order, and sums of many repeats. */
+START_TEST(repeats_are_summed_alike)
+{
+    const case_spec spec = {BF16, SIZES(72, 512, 40, 20)};
+    device_case c;
+    device_case_create(&suite_device, &spec, &c);
+    uint64_t first = 0;
+    for (int i = 0; i < 4; i++) {
+        device_case_reset(&c, FEX_PASS_FORWARD);
+        device_case_run(&c, FEX_PASS_FORWARD);
+        device_case_download(&c, FEX_PASS_FORWARD);
+        const uint64_t digest = device_case_digest(&c, FEX_PASS_FORWARD);
+        first = i == 0 ? digest : first;
+        ck_assert_uint_eq(digest, first);
+    }
+    device_case_destroy(&c);
+}
+END_TEST
+
 static TCase *add_group(Suite *suite, const char *name)
 {
     TCase *const tests = tcase_create(name);
@@ -329,8 +394,13 @@ static void add_dense_cases(Suite *suite)
 
 static void add_matrix_cases(Suite *suite)
 {
-    tcase_add_loop_test(add_group(suite, "matrix"), matrix_matches_reference, 0,
+    TCase *const tests = add_group(suite, "matrix");
+    tcase_add_loop_test(tests, matrix_matches_reference, 0,
                         (int)(sizeof matrix_cases / sizeof *matrix_cases));
+    tcase_add_loop_test(
+        tests, so_may_those_of_wide_tiles, 0,
+        (int)(sizeof wide_scaled_cases / sizeof *wide_scaled_cases));
+    tcase_add_test(tests, repeats_are_summed_alike);
 }
 
 static void add_numbers(Suite *suite)
@@ -374,6 +444,8 @@ static void fill(Suite *suite, int full)
     add_groups(suite, family, 0);
     if (!full)
         return;
+    tcase_add_loop_test(add_group(suite, "wide"), wide_matches_reference, 0,
+                        (int)(sizeof wide_cases / sizeof *wide_cases));
     TCase *const all = tcase_create("full");
     tcase_add_loop_test(all, large_matches_reference, 0,
                         (int)(sizeof large_cases / sizeof *large_cases));

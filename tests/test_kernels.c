@@ -86,7 +86,9 @@ static void add_some(void)
     add_few(FEX_DTYPE_F16, 1024, 64, fex_architecture_by_name("sm_89"), 0);
     add_few(FEX_DTYPE_BF16, 1024, 8, hopper, 0);
     add_few(FEX_DTYPE_BF16, 1024, 33, hopper, 1);
-    add_few(FEX_DTYPE_F16, 4096, 384, hopper, 0);
+    add_few(FEX_DTYPE_BF16, 1024, 128, hopper, 1);
+    add_few(FEX_DTYPE_BF16, 1024, 256, hopper, 1);
+    add_few(FEX_DTYPE_F16, 4096, 512, hopper, 0);
     add_case(FEX_DTYPE_F16, 1024, 64, hopper, 16, 1);
     add_case(FEX_DTYPE_F32, 1536, 512, hopper, 16, 0);
     add_case(FEX_DTYPE_F16, 7, 3, &table[0], 2, 0);

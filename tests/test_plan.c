@@ -91,10 +91,10 @@ static const struct {
     {F16, 1024, 4096, 102400, 1024, "dense"},
     {BF16, 1024, 2048, 102400, 2048, "dense"},
     {BF16, 1024, 4096, 102400, 16, "cluster"},
-    {BF16, 1024, 32, 1024, 1024, "gather"},
+    {BF16, 1024, 32, 1024, 1024, "matrix"},
     {BF16, 1024, 32, 1024, 4096, "matrix"},
     {BF16, 1024, 128, 1024, 16384, "matrix"},
-    {BF16, 1024, 128, 4096, 4096, "dense"},
+    {BF16, 1024, 128, 4096, 4096, "matrix"},
     {BF16, 4096, 64, 1024, 4096, "matrix"},
     {F16, 1024, 128, 1024, 4096, "matrix"},
 };
@@ -483,11 +483,11 @@ static const struct {
     {&fex_dense_forward, BF16, 1024, 32, 1024, 8192, 113.5},
     {&fex_dense_forward, BF16, 1024, 32, 1024, 20000, 321.3},
     {&fex_dense_forward, BF16, 64, 8192, 8192, 2112, 1116},
-    /* what is multiplied, of either type; lists; blocks that share a tile */
-    {&fex_matrix_forward, BF16, 4096, 1, 1024, 4096, 139.4},
-    {&fex_matrix_forward, F16, 4096, 1, 1024, 4096, 177.0},
-    {&fex_matrix_forward, BF16, 1024, 128, 1024, 4096, 69.3},
-    {&fex_matrix_forward, BF16, 1024, 32, 1024, 1024, 36.4},
+    /* what is multiplied, of either type; choices; narrow tiles */
+    {&fex_matrix_forward, BF16, 4096, 1, 1024, 4096, 104.2},
+    {&fex_matrix_forward, F16, 4096, 1, 1024, 4096, 140.4},
+    {&fex_matrix_forward, BF16, 1024, 128, 1024, 4096, 48.7},
+    {&fex_matrix_forward, BF16, 1024, 32, 1024, 1024, 16.5},
 };
 
 START_TEST(estimates_are_of_an_h200)
@@ -542,9 +542,9 @@ static const struct {
     {&fex_dense_forward, F16, 102400, 100000,
      "tile=128x256/128x128 splits=1 tokens=31744"},
     {&fex_matrix_forward, BF16, 1024, 1000,
-     "tile=128x256 clusters=2/2 tokens=1000"},
+     "tiles=128x64/64 tokens=1000"},
     {&fex_matrix_forward, F16, 4096, 100000,
-     "tile=128x256 clusters=1/1 tokens=7168"},
+     "tiles=128x256/256 tokens=11136"},
 };
 
 START_TEST(launches_are_put_in_words)

@@ -305,12 +305,13 @@ __device__ __forceinline__ void product(float (&sums)[COUNT], Descriptor a,
          simt_multiply<SimtElement<DTYPE>>, add, 0});
 }
 
-__device__ __forceinline__ void product_of_rows(float (&sums)[64],
+template <int COUNT>
+__device__ __forceinline__ void product_of_rows(float (&sums)[COUNT],
                                                 Descriptor a, Descriptor b,
                                                 bool add)
 {
     simt_begin_product(
-        {sums, 64, false, {}, a, b, true,
+        {sums, COUNT, false, {}, a, b, true,
          simt_multiply<SimtElement<FEX_KERNEL_F16>>, add, 0});
 }
 
@@ -354,49 +355,4 @@ __device__ __forceinline__ void product_8(float (&sums)[64],
                                           int line = __builtin_LINE())
 {
     simt_product_of_registers<SimtElement8>(sums, a, b, add, line);
-}
-
-// ---- Words of two 16-bit elements
-
-// Magnitudes are in the order of their bits, NaNs above all.
-template <int DTYPE>
-__device__ __forceinline__ unsigned max_magnitudes(unsigned largest,
-                                                   unsigned word)
-{
-    for (int shift = 0; shift < 32; shift += 16) {
-        const unsigned own = word >> shift & 0x7fffu;
-        if (own > (largest >> shift & 0x7fffu))
-            largest = (largest & ~(0xffffu << shift)) | own << shift;
-    }
-    return largest;
-}
-
-__device__ __forceinline__ unsigned upper_bytes(unsigned low, unsigned high)
-{
-    return (low >> 8 & 0xffu) | (low >> 16 & 0xff00u) |
-           (high & 0xff00u) << 8 | (high & 0xff000000u);
-}
-
-// By way of f16, which rounds what lies near the middle of two numbers twice.
-__device__ __forceinline__ unsigned char float_to_e5m2(float value)
-{
-    const unsigned half = float_to_half(value);
-    return static_cast<unsigned char>((half + 0x7fu + (half >> 8 & 1u)) >> 8);
-}
-
-// Products of bfloat16 are exact in float32; of these, rounded once.
-__device__ __forceinline__ unsigned times_halves(unsigned bfloats,
-                                                 unsigned factors)
-{
-    using Bfloat = Dtype<FEX_KERNEL_BF16>;
-    unsigned word = 0;
-    for (int shift = 0; shift < 32; shift += 16) {
-        const unsigned product = Bfloat::round(
-            Bfloat::widen(static_cast<unsigned short>(bfloats >> shift)) *
-            Bfloat::widen(static_cast<unsigned short>(factors >> shift)));
-        word |= static_cast<unsigned>(float_to_half(Bfloat::widen(
-                    static_cast<unsigned short>(product))))
-                << shift;
-    }
-    return word;
 }

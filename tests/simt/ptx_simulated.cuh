@@ -50,18 +50,16 @@ __device__ __forceinline__ float load_of_rank(const float *address,
     return *simt_remote(address, rank, line);
 }
 
-__device__ __forceinline__ float4 load_of_rank(const float4 *address,
-                                               unsigned rank,
-                                               int line = __builtin_LINE())
-{
-    return *simt_remote(address, rank, line);
-}
-
 // Launches never overlap here, but who has to wait for the one ahead must.
 __device__ __forceinline__ void launch_dependents() {}
 __device__ __forceinline__ void wait_for_primary()
 {
     simt_runtime_of_module->primary();
+}
+
+__device__ __forceinline__ float reciprocal(float value)
+{
+    return 1.0f / value;
 }
 
 // A half's exponent and fraction, moved to their places in a float, are off by

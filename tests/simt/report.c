@@ -51,7 +51,7 @@ static int is_kernel_line(const char *line)
 {
     static const char *const others[] = {"dialect.h", "observe.h", "__ubsan_handle_",
                                          "ptx_simulated.cuh", "tensor_simulated.cuh",
-                                         "hopper_simulated.cuh", "simt_run<",
+                                         "hopper_simulated.cuh", "words_simulated.cuh", "simt_run<",
                                          "??"};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (strstr(line, others[i]) != NULL)
