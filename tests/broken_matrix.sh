@@ -67,6 +67,10 @@ broken matrix_halves.cuh 'U is not scaled' \
 
 broken matrix_scores.cu 'lists are not waited for' \
     's/wait_for_primary();/;/'
+broken matrix_scores.cu 'P is not cleared to the end' \
+    's/left = Own::count_of(args.num_tokens - token);/left = Own::COUNT - 1;/'
+broken matrix_scores.cu 'the second part of P is not cleared' \
+    's/j < WEIGHT_PARTS; ++j/j < 1; ++j/'
 broken matrix_scores.cu 'a block takes one tile only' \
     's/tile += static_cast<int>(gridDim.x))/tile += tiles)/'
 broken matrix_scores.cu 'no meeting before scores are taken' \

@@ -353,6 +353,28 @@ START_TEST(light_weights_keep_their_bits)
 }
 END_TEST
 
+/* Finite numbers, which nothing computes anew. */
+START_TEST(what_the_workspace_held_does_not_count)
+{
+    enum { ANY_BYTE = 0x3c };
+    static const case_spec specs[] = {
+        {BF16, SIZES(264, 24, 250, 140), .empty = 1},
+        {F16, SIZES(264, 24, 250, 140), .empty = 1},
+    };
+    device_case c;
+    device_case_create(&suite_device, &specs[_i], &c);
+    ck_assert_int_eq(device_case_reference(&c, FEX_PASS_FORWARD), FEX_OK);
+    void *const bytes = malloc(c.workspace.bytes);
+    ck_assert_ptr_nonnull(bytes);
+    memset(bytes, ANY_BYTE, c.workspace.bytes);
+    test_buffer_upload(&suite_device, &c.workspace, bytes);
+    free(bytes);
+    device_case_run(&c, FEX_PASS_FORWARD);
+    device_case_check(&c, FEX_PASS_FORWARD);
+    device_case_destroy(&c);
+}
+END_TEST
+
 /* Of lists in any order, and sums of many repeats. */
 START_TEST(repeats_are_summed_alike)
 {
@@ -401,6 +423,7 @@ static void add_matrix_cases(Suite *suite)
         tests, so_may_those_of_wide_tiles, 0,
         (int)(sizeof wide_scaled_cases / sizeof *wide_scaled_cases));
     tcase_add_test(tests, repeats_are_summed_alike);
+    tcase_add_loop_test(tests, what_the_workspace_held_does_not_count, 0, 2);
 }
 
 static void add_numbers(Suite *suite)
