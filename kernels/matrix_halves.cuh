@@ -8,6 +8,7 @@
 #include "hopper.cuh"
 #include "matrix_tile.cuh"
 #include "routes.cuh"
+#include "warp.cuh"
 #include "words.cuh"
 
 // ---- Constants: from the prelude DTYPE, HIDDEN_SIZE
@@ -16,6 +17,15 @@ constexpr int AIDE_WARPS = COPY_WARP - COMPUTE_WARPS;
 constexpr int WIDTH = 8; // elements of a vector
 
 static_assert(AIDE_WARPS > 0);
+
+// Of all lanes the larger magnitudes, of both elements of a word.
+__device__ __forceinline__ unsigned max_of_warp(unsigned largest)
+{
+    for (int offset = 16; offset > 0; offset /= 2)
+        largest = max_magnitudes<DTYPE>(
+            largest, __shfl_xor_sync(FULL_WARP, largest, offset));
+    return largest;
+}
 
 // An aide converts some rows of a tile of columns, a lane WIDTH of these.
 __device__ __forceinline__ unsigned

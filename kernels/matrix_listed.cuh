@@ -5,7 +5,7 @@
 
 #include "arguments.h"
 #include "element.cuh"
-#include "matrix_blocks.cuh"
+#include "matrix_group.cuh"
 #include "warp.cuh"
 
 // ---- Constants: from the prelude TOP_K, ACROSS
@@ -13,23 +13,6 @@
 constexpr int COLUMNS = FEX_MATRIX_BLOCK; // of a piece
 constexpr int PIECES = ACROSS / COLUMNS;
 constexpr int AT_ONCE = 2; // choices of a piece that a lane looks at together
-
-// ---- Choices
-
-__device__ __forceinline__ int row_of(const fex_choice &choice)
-{
-    return static_cast<int>(choice.place >> 28);
-}
-
-__device__ __forceinline__ int column_of(const fex_choice &choice)
-{
-    return static_cast<int>(choice.place >> 16 & (FEX_MATRIX_BLOCK - 1u));
-}
-
-__device__ __forceinline__ int slot_of(const fex_choice &choice)
-{
-    return static_cast<int>(choice.place & 0xffffu);
-}
 
 // ---- Load
 
@@ -60,11 +43,11 @@ struct Listed {
     {
         static_assert(2 * PIECES < 32);
         const fex_i64 group = token / FEX_MATRIX_GROUP;
-        const int blocks = blocks_of_experts(args.num_experts);
+        const int bins = bins_of(args.num_experts);
         const int lane = threadIdx.x % 32;
-        list = args.lists + group * (FEX_MATRIX_GROUP * TOP_K);
+        list = list_of<TOP_K>(args.lists, group);
         starts = token < args.num_tokens
-                     ? args.starts[group * (2 * blocks + 1) +
+                     ? args.starts[group * (bins + 1) +
                                    expert / FEX_MATRIX_BLOCK * 2 +
                                    min_of(lane, 2 * PIECES)]
                      : 0;

@@ -9,7 +9,7 @@
 #include "arguments.h"
 #include "choices.cuh"
 #include "element.cuh"
-#include "matrix_blocks.cuh"
+#include "matrix_group.cuh"
 #include "matrix_repeats.cuh"
 #include "ptx.cuh"
 
@@ -94,14 +94,13 @@ __device__ __forceinline__ Slots load_slots(const fex_matrix_lists_args &args,
 
 // ---- Compute: where in the list choices go
 
-// A bin is what a block of experts has of choices, or of repeats.
 struct Bins {
     int count;
     int shift; // counters of a bin
 
     __device__ __forceinline__ Bins(const fex_choices &choices)
     {
-        count = 2 * blocks_of_experts(static_cast<int>(choices.num_experts));
+        count = bins_of(static_cast<int>(choices.num_experts));
         shift = __clz(count - 1) - __clz(THREADS - 1);
     }
     __device__ __forceinline__ unsigned counter(const Slots &slots, int j) const
@@ -155,9 +154,7 @@ __device__ __forceinline__ void list_choices(Shared &shared, const Bins &bins,
         const int at =
             shared.starts[bins.counter(slots, j)] + slots.experts[j] / NUMBER;
         const unsigned place =
-            threadIdx.x / 32 << 28 |
-            static_cast<unsigned>(slots.experts[j]) % FEX_MATRIX_BLOCK << 16 |
-            static_cast<unsigned>(slot_of(j));
+            place_of_choice(threadIdx.x / 32, slots.experts[j], slot_of(j));
         if ((slots.full >> j & 1u) != 0)
             reinterpret_cast<uint2 *>(shared.list)[at] =
                 make_uint2(place, __float_as_uint(slots.weights[j]));
@@ -224,5 +221,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     __syncthreads();
     list_choices(shared, bins, slots);
     __syncthreads();
-    store_list(shared, args.lists + group * (GROUP * TOP_K));
+    store_list(shared, list_of<TOP_K>(args.lists, group));
 }

@@ -60,16 +60,10 @@ struct Task {
     }
 };
 
-template <typename Work>
-__device__ __forceinline__ void for_tiles(const fex_matrix_scores_args &args,
-                                          Work work)
+__device__ __forceinline__ int tiles_of(const fex_matrix_scores_args &args)
 {
-    const int tiles = ceil_div(args.num_tokens, TILE_TOKENS) *
-                      ceil_div(args.num_experts, ACROSS);
-#pragma unroll 1
-    for (int tile = static_cast<int>(blockIdx.x); tile < tiles;
-         tile += static_cast<int>(gridDim.x))
-        work(Task(args, tile));
+    return ceil_div(args.num_tokens, TILE_TOKENS) *
+           ceil_div(args.num_experts, ACROSS);
 }
 
 // ---- Load
@@ -244,7 +238,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     launch_dependents();
     if (warp < COMPUTE_WARPS) {
         registers_take<COMPUTE_REGISTERS>();
-        for_tiles(args, [&](const Task &task) {
+        for_tiles(tiles_of(args), [&](int tile) {
+            const Task task(args, tile);
             const int token = task.token + warp * ROWS;
             Listed listed;
             Clearing clearing(args, token, task.expert);
@@ -266,7 +261,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     registers_drop<OTHER_REGISTERS>();
     if (warp == COPY_WARP) {
         if (threadIdx.x % 32 == 0)
-            for_tiles(args, [&](const Task &task) {
+            for_tiles(tiles_of(args), [&](int tile) {
+                const Task task(args, tile);
                 copy_stages(args, shared.ring, at, task);
             });
     } else if (DTYPE == FEX_KERNEL_BF16 && args.halves != nullptr) {

@@ -57,18 +57,15 @@ struct Task {
     int token, column; // its first
 };
 
-template <typename Work>
-__device__ __forceinline__ void for_tiles(const fex_matrix_states_args &args,
-                                          Work work)
+__device__ __forceinline__ int tiles_of(const fex_matrix_states_args &args)
 {
-    const int tiles =
-        ceil_div(static_cast<int>(args.choices.num_tokens), TILE_TOKENS) *
-        COLUMN_TILES;
-#pragma unroll 1
-    for (int tile = static_cast<int>(blockIdx.x); tile < tiles;
-         tile += static_cast<int>(gridDim.x))
-        work(Task{tile / COLUMN_TILES * TILE_TOKENS,
-                  tile % COLUMN_TILES * ACROSS});
+    return ceil_div(static_cast<int>(args.choices.num_tokens), TILE_TOKENS) *
+           COLUMN_TILES;
+}
+
+__device__ __forceinline__ Task task_of(int tile)
+{
+    return {tile / COLUMN_TILES * TILE_TOKENS, tile % COLUMN_TILES * ACROSS};
 }
 
 // ---- Load
@@ -268,8 +265,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     wait_for_primary();
     if (warp < COMPUTE_WARPS) {
         registers_take<COMPUTE_REGISTERS>();
-        for_tiles(args, [&](const Task &tile) {
-            const Task task = {tile.token + warp * ROWS, tile.column};
+        for_tiles(tiles_of(args), [&](int tile) {
+            Task task = task_of(tile);
+            task.token += warp * ROWS;
             const Judged judged(args, task);
             Sums sums;
             multiply<true>(shared.ring, at, sums,
@@ -281,7 +279,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
     registers_drop<OTHER_REGISTERS>();
     if (threadIdx.x == COPY_WARP * 32)
-        for_tiles(args, [&](const Task &task) {
-            copy_stages(args, shared.ring, at, task);
+        for_tiles(tiles_of(args), [&](int tile) {
+            copy_stages(args, shared.ring, at, task_of(tile));
         });
 }

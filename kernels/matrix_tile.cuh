@@ -72,6 +72,17 @@ __device__ __forceinline__ void prepare_stages(Stages &ring)
     __syncthreads();
 }
 
+// ---- Tiles: a block's, in turn
+
+template <typename Work>
+__device__ __forceinline__ void for_tiles(int tiles, Work work)
+{
+#pragma unroll 1
+    for (int tile = static_cast<int>(blockIdx.x); tile < tiles;
+         tile += static_cast<int>(gridDim.x))
+        work(tile);
+}
+
 // ---- Load
 
 // The stage that is next, when no warp reads it any more; its barrier waits for
@@ -82,17 +93,6 @@ __device__ __forceinline__ Stage &next_stage(Stages &ring,
     barrier_wait(&ring.empty[at.stage], at.parity ^ 1);
     barrier_expect(&ring.full[at.stage], sizeof(Stage));
     return ring.stages[at.stage];
-}
-
-// ---- Judge
-
-// Of all lanes the larger magnitudes, of both elements of a word.
-__device__ __forceinline__ unsigned max_of_warp(unsigned largest)
-{
-    for (int offset = 16; offset > 0; offset /= 2)
-        largest = max_magnitudes<DTYPE>(
-            largest, __shfl_xor_sync(FULL_WARP, largest, offset));
-    return largest;
 }
 
 // ---- Compute

@@ -55,7 +55,7 @@ broken matrix_repeats.cuh 'no meeting after 32 keys' \
 broken matrix_repeats.cuh 'sums of later keys do not count' \
     's/merge.weights\[first & 0xffffu\] += sum;/;/'
 
-broken matrix_listed.cuh 'half the columns of a block' \
+broken matrix_group.cuh 'half the columns of a block' \
     's/(FEX_MATRIX_BLOCK - 1u)/(FEX_MATRIX_BLOCK \/ 2 - 1u)/'
 broken matrix_listed.cuh 'a piece ends where its repeats begin' \
     's/return begin(piece + 1);/return repeats(piece);/'
@@ -71,7 +71,7 @@ broken matrix_scores.cu 'P is not cleared to the end' \
     's/left = Own::count_of(args.num_tokens - token);/left = Own::COUNT - 1;/'
 broken matrix_scores.cu 'the second part of P is not cleared' \
     's/j < WEIGHT_PARTS; ++j/j < 1; ++j/'
-broken matrix_scores.cu 'a block takes one tile only' \
+broken matrix_tile.cuh 'a block takes one tile only' \
     's/tile += static_cast<int>(gridDim.x))/tile += tiles)/'
 broken matrix_scores.cu 'no meeting before scores are taken' \
     '/zeros are there before weights, too/d'

@@ -6,21 +6,11 @@
 #include <string.h>
 
 #include "environment.h"
+#include "problem_case.h"
 #include "suite.h"
 #include "variants.h"
 
-static fex_problem problem_of(fex_dtype dtype, int64_t hidden_size,
-                              int64_t top_k)
-{
-    fex_problem problem;
-    const fex_op_desc desc = {.size = sizeof desc,
-                              .dtype = dtype,
-                              .hidden_size = hidden_size,
-                              .top_k = top_k,
-                              .num_experts = 1000};
-    test_ok(fex_problem_init(&problem, &desc));
-    return problem;
-}
+#define EXPERTS 1000
 
 /* ---- Geometry ------------------------------------------------------------ */
 
@@ -49,8 +39,8 @@ static const struct {
 
 START_TEST(rows_are_read_as_wide_as_they_allow)
 {
-    const fex_problem problem =
-        problem_of(geometries[_i].dtype, geometries[_i].hidden_size, 8);
+    const fex_problem problem = test_problem(
+        geometries[_i].dtype, geometries[_i].hidden_size, 8, EXPERTS);
     const fex_geometry geometry =
         fex_geometry_for(&problem, geometries[_i].alignment);
     ck_assert_int_eq(geometry.vector_bytes, geometries[_i].vector_bytes);
@@ -120,7 +110,7 @@ static void for_everything(check_function *check)
         for (size_t h = 0; h < COUNT(hidden_sizes); h++)
             for (int d = FEX_DTYPE_F16; d <= FEX_DTYPE_F32; d++) {
                 const fex_problem problem =
-                    problem_of((fex_dtype)d, hidden_sizes[h], 8);
+                    test_problem((fex_dtype)d, hidden_sizes[h], 8, EXPERTS);
                 for_families(&problem, &table[a], check);
             }
 }
@@ -303,7 +293,7 @@ START_TEST(workspaces_grow_with_tokens)
     for (size_t i = 0; i < count; i++)
         for (size_t h = 0; h < COUNT(hidden_sizes); h++) {
             const fex_problem problem =
-                problem_of(FEX_DTYPE_BF16, hidden_sizes[h], 32);
+                test_problem(FEX_DTYPE_BF16, hidden_sizes[h], 32, EXPERTS);
             size_t previous = 0;
             for (int64_t tokens = 0; tokens < 10000000;
                  tokens += tokens / 9 + 1) {
