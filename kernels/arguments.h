@@ -208,50 +208,50 @@ typedef struct fex_dense_sum_args {
 FEX_ASSERT_OFFSET(fex_dense_sum_args, num_tokens, 88);
 FEX_STATIC_ASSERT(sizeof(fex_dense_sum_args) == 104);
 
-/* The matrix family multiplies tiles of so many tokens by so many experts or
- * columns, or a half or a quarter where these would be too few, so much of the
- * depth at one time. Choices are listed for groups of so many tokens and blocks of so
+/* The matrix family multiplies tiles of so many tokens by so many experts, and of
+ * columns by tokens, or a half or a quarter where tiles would be too few, so much
+ * of the depth at one time. A warp has so many rows of a tile. Choices are listed for
+ * groups of tokens, as many as a warp has rows or a part of these, and blocks of so
  * many experts. */
 enum {
-    FEX_MATRIX_TOKENS = 128,
+    FEX_MATRIX_TILE = 128,
     FEX_MATRIX_ACROSS = 256,
     FEX_MATRIX_DEPTH = 64,
-    FEX_MATRIX_GROUP = 16,
+    FEX_MATRIX_ROWS = 16,
     FEX_MATRIX_BLOCK = 64,
-    FEX_MATRIX_PIECE = 128, /* columns of states that a warp stores together */
-    FEX_MATRIX_EXPERTS = 16384, /* at most */
-    FEX_MATRIX_TOP_K = 512
+    FEX_MATRIX_EXPERTS = 1 << 18, /* at most */
+    FEX_MATRIX_TOP_K = 1 << 13
 };
 
 /* A choice of a token that is no empty slot. Of a token's choices of the same
- * expert the first has the weights of all; the others are repeats, which only
- * have a score. */
+ * expert one has the weights of all; the others are repeats, which have its
+ * score. */
 typedef struct fex_choice {
-    unsigned place; /* token % FEX_MATRIX_GROUP << 28 |
-                     * expert % FEX_MATRIX_BLOCK << 16 | slot k */
-    float weight;   /* g, or the sum of all, always in the same order */
+    unsigned place; /* token of its group << 28 | repeat << 27 |
+                     * expert % FEX_MATRIX_ACROSS << 16 | slot k */
+    float weight;   /* g, or the sum of all, always in the same order; after
+                     * matrix_scores times silu(s). Bits of a repeat's are the
+                     * slot of the one that is none. */
 } fex_choice;
 FEX_STATIC_ASSERT(sizeof(fex_choice) == 8);
 
 /* matrix_lists.cu: the choices of each group of tokens by block of experts, those
- * of a block in any order. Blocks are those of E experts and what it takes to a
+ * of a block in any order, and then the repeats. Blocks are those of E experts and what it takes to a
  * multiple of FEX_MATRIX_ACROSS. */
 typedef struct fex_matrix_lists_args {
     fex_choices choices;
     const void *routing_weights; /* (T, K) */
     fex_i64 routing_weights_stride;
-    fex_choice *lists; /* [groups][FEX_MATRIX_GROUP * K] */
-    int *starts;       /* [groups][2 * blocks + 1]: where in the group's list the
-                        * choices of a block begin, and then its repeats; where
-                        * the last of them end */
-    float *scores;     /* (T, K); empty slots get 0 */
+    fex_choice *lists; /* [groups][tokens of a group * K, and 1 if odd] */
+    int *starts;       /* [groups][blocks + 2]: where in the group's list the
+                        * choices of a block begin, and where the last and then
+                        * the repeats end */
+    float *scores;     /* (T, K) or NULL; empty slots get 0 */
     fex_i64 scores_stride;
-    unsigned *levels;     /* [T]: set to 0 */
-    unsigned *up_largest; /* so are so many; or none */
-    fex_i64 up_tiles;
+    unsigned *levels; /* [T]: set to 0 */
 } fex_matrix_lists_args;
 FEX_ASSERT_OFFSET(fex_matrix_lists_args, lists, 48);
-FEX_STATIC_ASSERT(sizeof(fex_matrix_lists_args) == 104);
+FEX_STATIC_ASSERT(sizeof(fex_matrix_lists_args) == 88);
 
 /* What a token's weights are: all of them 0, or so small that f16 has few bits
  * of them, or some that are not. */
@@ -262,19 +262,15 @@ enum { FEX_WEIGHTS_NONE, FEX_WEIGHTS_FAINT, FEX_WEIGHTS_GOOD };
 typedef struct fex_matrix_scores_args {
     fex_tensor_map hidden_map; /* (T, H) */
     fex_tensor_map down_map;   /* (E, H) */
-    const fex_choice *lists;   /* as matrix_lists left them, and the next */
+    fex_choice *lists; /* as matrix_lists left them, and the next */
     const int *starts;
-    float *scores; /* (T, K) */
+    float *scores; /* (T, K) or NULL */
     fex_i64 scores_stride;
     unsigned short *weights; /* f16 [parts of a weight][T][weights_stride] */
     fex_i64 weights_stride;  /* E and what it takes to a multiple of 64 */
     unsigned *levels;        /* [T]: what P has of a token, as above */
-    const void *up_weights;  /* (E, H) */
+    const void *up_weights;  /* (E, H), to be in L2 when they are needed, or NULL */
     fex_i64 up_weights_stride;
-    unsigned short *halves; /* f16 [E][H] of bfloat16 up_weights; NULL: they need
-                             * not be converted */
-    unsigned *up_largest;   /* [tiles of FEX_MATRIX_ACROSS columns]: bits of the
-                             * largest magnitude, a bfloat16 */
     int num_tokens;
     int num_experts;
 } fex_matrix_scores_args;
@@ -282,26 +278,48 @@ FEX_ASSERT_OFFSET(fex_matrix_scores_args, lists, 256);
 FEX_ASSERT_OFFSET(fex_matrix_scores_args, levels, 304);
 FEX_STATIC_ASSERT(sizeof(fex_matrix_scores_args) == 384);
 
-/* matrix_states.cu: expert_states = P U. */
+/* What states that f16 is no good for are known by, and computed anew from. */
+typedef struct fex_matrix_plain {
+    fex_choices choices;
+    const fex_choice *lists; /* as matrix_scores left them */
+    const int *starts;
+    float *weights;         /* (T, K), to put them in order */
+    const void *up_weights; /* (E, H) */
+    fex_i64 up_weights_stride;
+    const unsigned *levels; /* as matrix_scores left them */
+} fex_matrix_plain;
+FEX_ASSERT_OFFSET(fex_matrix_plain, lists, 32);
+FEX_STATIC_ASSERT(sizeof(fex_matrix_plain) == 80);
+
+/* matrix_states.cu: expert_states = P U, or the sums of it over ranges of the
+ * experts. */
 typedef struct fex_matrix_states_args {
     fex_tensor_map weights_map; /* of P: (parts of a weight * T, E) */
-    fex_tensor_map up_map;      /* (E, H) in f16 */
-    fex_choices choices;        /* and the next three to compute anew what was
-                                 * no good in f16 */
-    const void *routing_weights; /* (T, K) */
-    const float *scores;         /* (T, K) */
-    const void *up_weights;      /* (E, H) */
-    fex_i64 routing_weights_stride;
-    fex_i64 scores_stride;
-    fex_i64 up_weights_stride;
-    const unsigned *levels; /* as matrix_scores left it, and up_largest */
-    const unsigned *up_largest;
+    fex_tensor_map up_map;      /* (E, H) */
+    fex_matrix_plain plain;     /* and the next two where there is one range */
     void *expert_states; /* (T, H) */
     fex_i64 expert_states_stride;
+    float *partials; /* [ranges][tiles]: sums, as a warp has them; or NULL */
+    float *scores;   /* (T, K) or NULL; those of repeats are filled in */
+    fex_i64 scores_stride;
+    int ranges;
+    int reserved;
 } fex_matrix_states_args;
-FEX_ASSERT_OFFSET(fex_matrix_states_args, routing_weights, 288);
-FEX_ASSERT_OFFSET(fex_matrix_states_args, expert_states, 352);
+FEX_ASSERT_OFFSET(fex_matrix_states_args, plain, 256);
+FEX_ASSERT_OFFSET(fex_matrix_states_args, expert_states, 336);
 FEX_STATIC_ASSERT(sizeof(fex_matrix_states_args) == 384);
+
+/* matrix_sum.cu: expert_states from partials. */
+typedef struct fex_matrix_sum_args {
+    fex_matrix_plain plain;
+    float *partials;     /* as matrix_states left it */
+    void *expert_states; /* (T, H) */
+    fex_i64 expert_states_stride;
+    int ranges;
+    int tile_tokens; /* of a tile of matrix_states */
+} fex_matrix_sum_args;
+FEX_ASSERT_OFFSET(fex_matrix_sum_args, partials, 80);
+FEX_STATIC_ASSERT(sizeof(fex_matrix_sum_args) == 112);
 
 /* sort_pairs.cu: one pass of a stable radix sort of pairs by expert. */
 typedef struct fex_sort_args {

@@ -97,6 +97,14 @@ __device__ __forceinline__ void copy_tile(const fex_tensor_map *map, void *to,
                  : "memory");
 }
 
+// Bytes of a row of an array, a multiple of 16, to L2.
+__device__ __forceinline__ void prefetch_row(const void *row, unsigned bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(row),
+                 "r"(bytes)
+                 : "memory");
+}
+
 // What this thread stored to shared memory is there for copies and products.
 __device__ __forceinline__ void publish_shared()
 {
@@ -130,16 +138,6 @@ __device__ __forceinline__ Descriptor descriptor_of(const void *tile)
     constexpr Descriptor SWIZZLE_128 = 1;
     return static_cast<Descriptor>(shared_address(tile) >> 4 & 0x3fff) |
            1ull << 16 | GROUP << 32 | SWIZZLE_128 << 62;
-}
-
-// The operand from boxes of 64 columns and ROWS_OF_BOX rows each, one behind the
-// other, of which a product takes 16 rows: for product_of_rows.
-constexpr int ROWS_OF_BOX = 64;
-
-__device__ __forceinline__ Descriptor descriptor_of_rows(const void *boxes)
-{
-    constexpr Descriptor BOX = ROWS_OF_BOX * 128 >> 4;
-    return (descriptor_of(boxes) & ~(0x3fffull << 16)) | BOX << 16;
 }
 
 // Before the first product, and after other code wrote registers they use.
@@ -184,8 +182,7 @@ template <int PENDING> __device__ __forceinline__ void product_wait()
 // clang-format on
 
 // sums += a b, or sums = a b: `add` names the operand that decides, `major`
-// says of 16-bit tiles, in its last figure of b, whether they are as descriptor_of
-// has them (0) or as descriptor_of_rows has them; others are as the former.
+// says of 16-bit tiles that their rows are along the depth.
 #define FEX_PRODUCT(shape, type, names, sums, a, b, add, major, ...)           \
     asm volatile("{\n\t.reg .pred add;\n\t"                                    \
                  "setp.ne.b32 add, " add ", 0;\n\t"                            \
@@ -234,35 +231,31 @@ __device__ __forceinline__ void product(float (&sums)[128], Descriptor a,
         FEX_PRODUCT_256("f16", ", 0, 0");
 }
 
-// b by rows: of f16, as descriptor_of_rows has it.
-__device__ __forceinline__ void product_of_rows(float (&sums)[32],
-                                                Descriptor a, Descriptor b,
-                                                bool add_to_sums)
-{
-    FEX_PRODUCT_64("f16", ", 0, 1");
-}
-
-__device__ __forceinline__ void product_of_rows(float (&sums)[64],
-                                                Descriptor a, Descriptor b,
-                                                bool add_to_sums)
-{
-    FEX_PRODUCT_128("f16", ", 0, 1");
-}
-
-__device__ __forceinline__ void product_of_rows(float (&sums)[128],
-                                                Descriptor a, Descriptor b,
-                                                bool add_to_sums)
-{
-    FEX_PRODUCT_256("f16", ", 0, 1");
-}
-
 // a from registers, as mma.sync has them, in f16.
+__device__ __forceinline__ void product(float (&sums)[32],
+                                        const unsigned (&a)[4],
+                                        Descriptor b, bool add_to_sums)
+{
+    FEX_PRODUCT("m64n64k16", "f16", FEX_NAMES_32, FEX_SUMS_32(0),
+                "{%32, %33, %34, %35}", "%36", "%37", ", 0", "r"(a[0]),
+                "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 __device__ __forceinline__ void product(float (&sums)[64],
                                         const unsigned (&a)[4],
                                         Descriptor b, bool add_to_sums)
 {
     FEX_PRODUCT("m64n128k16", "f16", FEX_NAMES_64, FEX_SUMS_64,
                 "{%64, %65, %66, %67}", "%68", "%69", ", 0", "r"(a[0]),
+                "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+__device__ __forceinline__ void product(float (&sums)[128],
+                                        const unsigned (&a)[4],
+                                        Descriptor b, bool add_to_sums)
+{
+    FEX_PRODUCT("m64n256k16", "f16", FEX_NAMES_128, FEX_SUMS_128,
+                "{%128, %129, %130, %131}", "%132", "%133", ", 0", "r"(a[0]),
                 "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 

@@ -6,42 +6,79 @@
 #include "arguments.h"
 #include "element.cuh"
 
+// ---- Constants: from the prelude TOP_K, GROUP: tokens
+
 // ---- Places
 
-__device__ __forceinline__ unsigned place_of_choice(unsigned row, int expert,
-                                                    int slot)
+constexpr unsigned NO_PLACE = 0xffffffffu; // of no choice
+
+__device__ __forceinline__ unsigned place_of_choice(unsigned row, bool repeat,
+                                                    unsigned expert, int slot)
 {
-    return row << 28 | static_cast<unsigned>(expert) % FEX_MATRIX_BLOCK << 16 |
-           static_cast<unsigned>(slot);
+    return row << 28 | static_cast<unsigned>(repeat) << 27 |
+           expert % FEX_MATRIX_ACROSS << 16 | static_cast<unsigned>(slot);
 }
 
-__device__ __forceinline__ int row_of(const fex_choice &choice)
+__device__ __forceinline__ int row_of(unsigned place)
 {
-    return static_cast<int>(choice.place >> 28);
+    return static_cast<int>(place >> 28);
 }
 
-__device__ __forceinline__ int column_of(const fex_choice &choice)
+__device__ __forceinline__ bool is_repeat(unsigned place)
 {
-    return static_cast<int>(choice.place >> 16 & (FEX_MATRIX_BLOCK - 1u));
+    return (place >> 27 & 1u) != 0;
 }
 
-__device__ __forceinline__ int slot_of(const fex_choice &choice)
+// In FEX_MATRIX_ACROSS experts.
+__device__ __forceinline__ int column_of(unsigned place)
 {
-    return static_cast<int>(choice.place & 0xffffu);
+    return static_cast<int>(place >> 16 & (FEX_MATRIX_ACROSS - 1u));
+}
+
+// Of those of FEX_MATRIX_ACROSS experts the block; of no choice none.
+__device__ __forceinline__ int block_of(unsigned place)
+{
+    return static_cast<int>(place >> 16 & 0x7ffu) / FEX_MATRIX_BLOCK;
+}
+
+__device__ __forceinline__ int slot_of(unsigned place)
+{
+    return static_cast<int>(place & 0xffffu);
+}
+
+__device__ __forceinline__ fex_choice load_choice(const fex_choice *from)
+{
+    const uint2 words = *reinterpret_cast<const uint2 *>(from);
+    return {words.x, __uint_as_float(words.y)};
+}
+
+__device__ __forceinline__ void store_choice(fex_choice *to, unsigned place,
+                                             float weight)
+{
+    *reinterpret_cast<uint2 *>(to) = make_uint2(place, __float_as_uint(weight));
 }
 
 // ---- Lists
 
-template <int TOP_K, typename Choice>
+template <typename Choice>
 __device__ __forceinline__ Choice *list_of(Choice *lists, fex_i64 group)
 {
-    return lists + group * (FEX_MATRIX_GROUP * TOP_K);
+    constexpr int EACH = ceil_div(GROUP * TOP_K, 2) * 2; // whole 16 bytes
+    return lists + group * EACH;
 }
 
-// A bin is what a block of experts has of choices, or of repeats. Those of blocks
-// of the last tile that are behind the last expert are included.
+// Blocks of experts, and those of the last tile that are behind the last expert.
 __device__ __forceinline__ int bins_of(int experts)
 {
-    return 2 * (ceil_div(experts, FEX_MATRIX_ACROSS) *
-                (FEX_MATRIX_ACROSS / FEX_MATRIX_BLOCK));
+    return ceil_div(experts, FEX_MATRIX_ACROSS) *
+           (FEX_MATRIX_ACROSS / FEX_MATRIX_BLOCK);
+}
+
+// Where a group's choices of each block begin, and where the last ones and then the
+// repeats end.
+template <typename Start>
+__device__ __forceinline__ Start *starts_of(Start *starts, fex_i64 group,
+                                            int bins)
+{
+    return starts + group * (bins + 2);
 }

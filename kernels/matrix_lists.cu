@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // matrix_lists.cu - what the matrix family needs to know of the choices: those
-// of each group of tokens by block of experts, and where each block and its
-// repeats begin. A block lists a group, a warp a token.
+// of each group of tokens by block of experts, and where each block begins. A
+// block lists a group, some warps a token.
 //
 // Where in the list a choice goes comes from counters, in any order. A bin has as
 // many as there is room for, for a few lanes each: choices are often of few
@@ -13,39 +13,45 @@
 #include "matrix_repeats.cuh"
 #include "ptx.cuh"
 
-// ---- Constants: from the prelude ROUTING_DTYPE, INDEX_TYPE, TOP_K, THREADS,
-// MIN_BLOCKS, SHARED_BYTES
+// ---- Constants: from the prelude ROUTING_DTYPE, INDEX_TYPE, TOP_K, GROUP: tokens,
+// COUNTERS, THREADS, MIN_BLOCKS, SHARED_BYTES
 
-constexpr int GROUP = FEX_MATRIX_GROUP;
-constexpr int NUMBER = FEX_MATRIX_EXPERTS; // above any expert
+constexpr int WARPS = THREADS / 32;
+constexpr int EACH = COUNTERS / THREADS;        // counters of a thread
+constexpr unsigned NUMBER = FEX_MATRIX_EXPERTS; // above any expert
 
-static_assert(THREADS == 32 * GROUP, "a warp a token, a counter a thread");
-static_assert(FEX_MATRIX_EXPERTS / FEX_MATRIX_BLOCK * 2 <= THREADS,
-              "a counter for each bin");
+static_assert(COUNTERS == EACH * THREADS && WARPS <= 32);
 static_assert(TOP_K <= FEX_MATRIX_TOP_K && ROUNDS <= 32, "a bit for each");
-static_assert(FEX_MATRIX_TOP_K * GROUP <= (1u << 31) / NUMBER,
-              "numbers above experts");
+static_assert(TOP_K * GROUP <= NO_KEY / NUMBER, "numbers above experts");
 
 // ---- Shared memory
 
 struct Shared {
     union {
-        Token tokens[GROUP]; // a warp's own each
+        Token tokens[GROUP];
         fex_choice list[GROUP * TOP_K];
     };
-    int counts[THREADS];
-    int starts[THREADS];
+    int counters[COUNTERS]; // then where the choices that they count begin
+    int totals[WARPS];      // of their counters
+    int count;              // of all
+    int repeats;            // which come behind
 };
-static_assert(sizeof(Shared) == SHARED_BYTES);
+static_assert((sizeof(Shared) + 7) / 8 * 8 == SHARED_BYTES);
 
 __device__ __forceinline__ void clear(Shared &shared)
 {
-    auto *const marks =
-        reinterpret_cast<uint2 *>(&shared.tokens[threadIdx.x / 32].marks);
+    static_assert(sizeof(Marks) % sizeof(uint2) == 0);
+    constexpr int VECTORS = sizeof(Marks) / sizeof(uint2);
+    auto *const marks = reinterpret_cast<uint2 *>(
+        &shared.tokens[threadIdx.x / TOKEN_THREADS].marks);
+#pragma unroll 4
+    for (int i = threadIdx.x % TOKEN_THREADS; i < VECTORS; i += TOKEN_THREADS)
+        marks[i] = make_uint2(0, 0);
 #pragma unroll
-    for (int i = 0; i < WORDS / 32; ++i)
-        marks[i * 32 + threadIdx.x % 32] = make_uint2(0, 0);
-    shared.counts[threadIdx.x] = 0;
+    for (int i = 0; i < EACH; ++i)
+        shared.counters[i * THREADS + threadIdx.x] = 0;
+    if (threadIdx.x == 0)
+        shared.repeats = 0;
 }
 
 // ---- Load
@@ -56,39 +62,41 @@ __device__ __forceinline__ Slots load_slots(const fex_matrix_lists_args &args,
 {
     using Index = decltype(load_index<INDEX_TYPE>(args.choices, 0, 0));
     using Weight = Dtype<ROUTING_DTYPE>::Storage;
-    const int lane = slot_of(0);
+    const int first = slot_of(0);
+    const unsigned spread = threadIdx.x % 32; // so that counters are
     const Index *const from = static_cast<const Index *>(args.choices.indices) +
-                              token * args.choices.indices_stride + lane;
+                              token * args.choices.indices_stride + first;
     const Weight *const weights_from =
         static_cast<const Weight *>(args.routing_weights) +
-        token * args.routing_weights_stride + lane;
+        token * args.routing_weights_stride + first;
     const int end = token < args.choices.num_tokens ? TOP_K : 0;
     Index indices[ROUNDS];
     Weight weights[ROUNDS];
     Slots slots = {};
 #pragma unroll
     for (int j = 0; j < ROUNDS; ++j)
-        indices[j] = slot_of(j) < end ? __ldcs(from + j * 32) : EMPTY_SLOT;
+        indices[j] =
+            slot_of(j) < end ? __ldcs(from + j * TOKEN_THREADS) : EMPTY_SLOT;
 #pragma unroll
     for (int j = 0; j < ROUNDS; ++j)
-        weights[j] =
-            slot_of(j) < end ? __ldcs(weights_from + j * 32) : Weight();
+        weights[j] = slot_of(j) < end ? __ldcs(weights_from + j * TOKEN_THREADS)
+                                      : Weight();
     clear(shared);
 #pragma unroll
     for (int j = 0; j < ROUNDS; ++j) {
         const int expert = expert_at(args.choices, indices[j]);
         const bool full = expert != EMPTY_SLOT;
-        slots.experts[j] = full ? expert : lane;
+        slots.experts[j] = full ? static_cast<unsigned>(expert) : spread;
         slots.full |= static_cast<unsigned>(full) << j;
         slots.weights[j] = Dtype<ROUTING_DTYPE>::widen(weights[j]);
     }
-    if (slots.full == (1u << ROUNDS) - 1)
+    if (slots.full == (1u << ROUNDS) - 1 || args.scores == nullptr)
         return slots;
-    float *const scores = args.scores + token * args.scores_stride + lane;
+    float *const scores = args.scores + token * args.scores_stride + first;
 #pragma unroll
     for (int j = 0; j < ROUNDS; ++j)
         if (slot_of(j) < end && (slots.full >> j & 1u) == 0)
-            scores[j * 32] = 0.0f;
+            scores[j * TOKEN_THREADS] = 0.0f;
     return slots;
 }
 
@@ -101,13 +109,11 @@ struct Bins {
     __device__ __forceinline__ Bins(const fex_choices &choices)
     {
         count = bins_of(static_cast<int>(choices.num_experts));
-        shift = __clz(count - 1) - __clz(THREADS - 1);
+        shift = __clz(count - 1) - __clz(COUNTERS - 1);
     }
     __device__ __forceinline__ unsigned counter(const Slots &slots, int j) const
     {
-        const unsigned bin = static_cast<unsigned>(slots.experts[j]) % NUMBER /
-                                 FEX_MATRIX_BLOCK * 2 +
-                             (slots.repeats >> j & 1u);
+        const unsigned bin = slots.experts[j] % NUMBER / FEX_MATRIX_BLOCK;
         return bin << shift | (threadIdx.x % 32 & ((1u << shift) - 1));
     }
 };
@@ -116,34 +122,71 @@ __device__ __forceinline__ void count_choices(Shared &shared, const Bins &bins,
                                               Slots &slots)
 {
 #pragma unroll
-    for (int j = 0; j < ROUNDS; ++j)
-        slots.experts[j] +=
-            NUMBER * atomicAdd(&shared.counts[bins.counter(slots, j)],
-                               static_cast<int>(slots.full >> j & 1u));
+    for (int j = 0; j < ROUNDS; ++j) {
+        const int before = atomicAdd(
+            &shared.counters[bins.counter(slots, j)],
+            static_cast<int>((slots.full & ~slots.repeats) >> j & 1u));
+        slots.experts[j] += NUMBER * static_cast<unsigned>(before);
+    }
 }
 
-// What was counted before this thread's counter. A warp adds up anew what warps
-// before it have: to be told would take another barrier.
-__device__ __forceinline__ int count_before(const Shared &shared)
+// The same of repeats, for which there is one counter.
+__device__ __forceinline__ void count_repeats(Shared &shared, Slots &slots)
 {
     const int lane = threadIdx.x % 32;
-    const int own = shared.counts[threadIdx.x];
-    int sum = own;
-    int before = 0;
-    const auto *const fours = reinterpret_cast<const int4 *>(shared.counts);
 #pragma unroll
-    for (int i = lane; i < THREADS / 4; i += 32)
-        if (i < static_cast<int>(threadIdx.x) / 32 * 8) {
-            const int4 four = fours[i];
-            before += four.x + four.y + four.z + four.w;
-        }
+    for (int j = 0; j < ROUNDS; ++j) {
+        const bool own = (slots.repeats >> j & 1u) != 0;
+        const unsigned all = __ballot_sync(FULL_WARP, own);
+        if (all == 0)
+            continue;
+        int before = 0;
+        if (lane == 0)
+            before = atomicAdd(&shared.repeats, __popc(all));
+        before =
+            __shfl_sync(FULL_WARP, before, 0) + __popc(all & lanes_below(lane));
+        if (own)
+            slots.experts[j] = slots.experts[j] % NUMBER +
+                               NUMBER * static_cast<unsigned>(before);
+    }
+}
+
+// Of each lane's number the sum of those of lanes before.
+__device__ __forceinline__ int sum_before(int number)
+{
+    const int lane = threadIdx.x % 32;
+    int sum = number;
 #pragma unroll
     for (unsigned offset = 1; offset < 32; offset *= 2) {
         const int more = __shfl_up_sync(FULL_WARP, sum, offset);
         sum += lane >= static_cast<int>(offset) ? more : 0;
-        before += __shfl_xor_sync(FULL_WARP, before, offset);
     }
-    return before + sum - own;
+    return sum - number;
+}
+
+// From counts to where what is counted begins.
+__device__ __forceinline__ void add_up(Shared &shared)
+{
+    const int lane = threadIdx.x % 32;
+    int *const counters = &shared.counters[threadIdx.x * EACH];
+    int own = 0;
+#pragma unroll
+    for (int i = 0; i < EACH; ++i)
+        own += counters[i];
+    int start = sum_before(own);
+    if (lane == 31)
+        shared.totals[threadIdx.x / 32] = start + own;
+    __syncthreads();
+    const int before = sum_before(lane < WARPS ? shared.totals[lane] : 0);
+    start += __shfl_sync(FULL_WARP, before, static_cast<int>(threadIdx.x) / 32);
+#pragma unroll
+    for (int i = 0; i < EACH; ++i) {
+        const int count = counters[i];
+        counters[i] = start;
+        start += count;
+    }
+    if (threadIdx.x == THREADS - 1)
+        shared.count = start;
 }
 
 __device__ __forceinline__ void list_choices(Shared &shared, const Bins &bins,
@@ -151,13 +194,14 @@ __device__ __forceinline__ void list_choices(Shared &shared, const Bins &bins,
 {
 #pragma unroll
     for (int j = 0; j < ROUNDS; ++j) {
-        const int at =
-            shared.starts[bins.counter(slots, j)] + slots.experts[j] / NUMBER;
-        const unsigned place =
-            place_of_choice(threadIdx.x / 32, slots.experts[j], slot_of(j));
+        const bool repeat = (slots.repeats >> j & 1u) != 0;
+        const int first =
+            repeat ? shared.count : shared.counters[bins.counter(slots, j)];
+        const int at = first + static_cast<int>(slots.experts[j] / NUMBER);
+        const unsigned place = place_of_choice(
+            threadIdx.x / TOKEN_THREADS, repeat, slots.experts[j], slot_of(j));
         if ((slots.full >> j & 1u) != 0)
-            reinterpret_cast<uint2 *>(shared.list)[at] =
-                make_uint2(place, __float_as_uint(slots.weights[j]));
+            store_choice(&shared.list[at], place, slots.weights[j]);
     }
 }
 
@@ -166,17 +210,16 @@ __device__ __forceinline__ void list_choices(Shared &shared, const Bins &bins,
 __device__ __forceinline__ void store_starts(const Shared &shared,
                                              const Bins &bins, int *starts)
 {
-    const int counter = threadIdx.x;
-    const int bin = counter >> bins.shift;
-    if (bin << bins.shift == counter && bin < bins.count)
-        starts[bin] = shared.starts[counter];
-    if (counter == THREADS - 1)
-        starts[bins.count] = shared.starts[counter] + shared.counts[counter];
+    for (int i = threadIdx.x; i < bins.count; i += THREADS)
+        starts[i] = shared.counters[i << bins.shift];
+    if (threadIdx.x < 2)
+        starts[bins.count + threadIdx.x] =
+            shared.count + static_cast<int>(threadIdx.x) * shared.repeats;
 }
 
 __device__ __forceinline__ void store_list(const Shared &shared, fex_choice *to)
 {
-    const int count = shared.starts[THREADS - 1] + shared.counts[THREADS - 1];
+    const int count = shared.count + shared.repeats;
     for (int i = threadIdx.x; i < count / 2; i += THREADS)
         reinterpret_cast<uint4 *>(to)[i] =
             reinterpret_cast<const uint4 *>(shared.list)[i];
@@ -184,16 +227,13 @@ __device__ __forceinline__ void store_list(const Shared &shared, fex_choice *to)
         to[count - 1] = shared.list[count - 1];
 }
 
-// What is known of numbers in f16.
+// What is known of weights in f16.
 __device__ __forceinline__ void clear_levels(const fex_matrix_lists_args &args,
                                              fex_i64 group)
 {
     const fex_i64 token = group * GROUP + threadIdx.x;
     if (threadIdx.x < GROUP && token < args.choices.num_tokens)
         args.levels[token] = 0;
-    if (group == 0)
-        for (fex_i64 i = threadIdx.x; i < args.up_tiles; i += THREADS)
-            args.up_largest[i] = 0;
 }
 
 // ---- One block, a group of tokens
@@ -203,23 +243,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 {
     extern __shared__ uint4 memory[];
     Shared &shared = *reinterpret_cast<Shared *>(memory);
-    Token &token = shared.tokens[threadIdx.x / 32];
+    Token &token = shared.tokens[threadIdx.x / TOKEN_THREADS];
     const fex_i64 group = blockIdx.x;
     const Bins bins(args.choices);
     unsigned alike = 0;
 
     launch_dependents();
     clear_levels(args, group);
-    Slots slots = load_slots(args, shared, group * GROUP + threadIdx.x / 32);
+    Slots slots = load_slots(args, shared,
+                             group * GROUP +
+                                 static_cast<int>(threadIdx.x) / TOKEN_THREADS);
     __syncthreads();
     if (TOP_K > 1 && find_alike(token.marks, slots, alike))
         merge_repeats(token.merge, slots, alike);
     count_choices(shared, bins, slots);
+    if (TOP_K > 1)
+        count_repeats(shared, slots);
     __syncthreads();
-    shared.starts[threadIdx.x] = count_before(shared);
-    store_starts(shared, bins, args.starts + group * (bins.count + 1));
+    add_up(shared);
     __syncthreads();
+    store_starts(shared, bins, starts_of(args.starts, group, bins.count));
     list_choices(shared, bins, slots);
     __syncthreads();
-    store_list(shared, list_of<TOP_K>(args.lists, group));
+    store_list(shared, list_of(args.lists, group));
 }

@@ -6,23 +6,30 @@
 //
 // Tiles of tokens by experts are multiplied, and meanwhile P is cleared. Then each
 // warp takes the scores of what is listed of its rows, and writes what these
-// choices weigh. So that f16 may be multiplied next, other warps round U to
-// it, which is exact but for what is very small or too large.
+// choices weigh.
 #include "arguments.h"
 #include "element.cuh"
 #include "hopper.cuh"
-#include "matrix_halves.cuh"
+#include "matrix_clearing.cuh"
 #include "matrix_listed.cuh"
 #include "matrix_tile.cuh"
+#include "matrix_weight.cuh"
 #include "warp.cuh"
 
-// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, ACROSS, THREADS,
-// STAGES, SHARED_BYTES
+// ---- Constants: from the prelude DTYPE, HIDDEN_SIZE, TOP_K, GROUP, AHEAD, ACROSS,
+// THREADS, STAGES, SHARED_BYTES
 
-constexpr int STEPS = ceil_div(HIDDEN_SIZE, DEPTH);
-// Lists, which the kernel ahead makes, are waited for as late as may be.
-constexpr int STARTS_STEP = max_of(STEPS - 3, 0);
-constexpr int LISTS_STEP = max_of(STEPS - 2, 0);
+constexpr int COLUMNS = FEX_MATRIX_BLOCK; // of a piece
+constexpr int PIECES = ACROSS / COLUMNS;
+constexpr int REST =
+    2; // choices beyond those ahead that a lane has at one time
+
+// When starts, and then lists, are loaded. The kernel ahead makes them, and a
+// block's first tile waits for them as late as may be.
+constexpr int FIRST_STARTS_STEP = max_of(STEPS - 3, 0);
+constexpr int FIRST_LISTS_STEP = max_of(STEPS - 2, 0);
+constexpr int STARTS_STEP = STEPS / 2;
+constexpr int LISTS_STEP = STEPS * 3 / 4;
 
 static_assert(DTYPE == FEX_KERNEL_BF16 || DTYPE == FEX_KERNEL_F16);
 static_assert(HIDDEN_SIZE % 8 == 0, "the copy engine takes rows of 16 bytes");
@@ -54,15 +61,15 @@ struct Task {
     __device__ __forceinline__ Task(const fex_matrix_scores_args &args,
                                     int tile)
     {
-        const int token_tiles = ceil_div(args.num_tokens, TILE_TOKENS);
-        token = tile % token_tiles * TILE_TOKENS;
+        const int token_tiles = ceil_div(args.num_tokens, TILE_ROWS);
+        token = tile % token_tiles * TILE_ROWS;
         expert = tile / token_tiles * ACROSS;
     }
 };
 
 __device__ __forceinline__ int tiles_of(const fex_matrix_scores_args &args)
 {
-    return ceil_div(args.num_tokens, TILE_TOKENS) *
+    return ceil_div(args.num_tokens, TILE_ROWS) *
            ceil_div(args.num_experts, ACROSS);
 }
 
@@ -73,45 +80,24 @@ __device__ __forceinline__ void copy_stages(const fex_matrix_scores_args &args,
                                             const Task &task)
 {
     for (int i = 0; i < STEPS; ++i, at.next()) {
-        Stage &stage = next_stage(ring, at);
+        Stage &stage = next_stage(ring, at, sizeof(Stage));
         Barrier *const full = &ring.full[at.stage];
-        copy_tile(&args.hidden_map, stage.tokens, full, i * DEPTH, task.token);
+        copy_tile(&args.hidden_map, stage.rows, full, i * DEPTH, task.token);
         copy_tile(&args.down_map, stage.across, full, i * DEPTH, task.expert);
     }
 }
 
-// ---- Clearing P: a warp's rows of a tile, which it writes weights to next, some
-// with every stage of the product and all of them with the last
-
-struct Clearing {
-    using Own = Vectors<ACROSS>;
-    static constexpr int EACH = ceil_div(Own::COUNT, STEPS);
-    static_assert(EACH * STEPS >= Own::COUNT);
-    Half *to;           // the lane's next vector
-    fex_i64 step, part; // to the one after it, and to the same of the next part
-    int left;
-
-    __device__ __forceinline__ Clearing(const fex_matrix_scores_args &args,
-                                        int token, int expert)
-        : to(args.weights + (token + Own::first_row()) * args.weights_stride +
-             expert + Own::column()),
-          step(Own::STEP * args.weights_stride),
-          part(args.num_tokens * args.weights_stride), left(0)
-    {
-        if (expert + Own::column() < args.weights_stride)
-            left = Own::count_of(args.num_tokens - token);
-    }
-    __device__ __forceinline__ void go_on()
-    {
-#pragma unroll
-        for (int i = 0; i < EACH; ++i, --left, to += step)
-            if (left > 0)
-#pragma unroll
-                for (int j = 0; j < WEIGHT_PARTS; ++j)
-                    *reinterpret_cast<uint4 *>(to + j * part) =
-                        make_uint4(0, 0, 0, 0);
-    }
-};
+// So that the kernel after this one need not wait for memory.
+__device__ __forceinline__ void prefetch_up(const fex_matrix_scores_args &args)
+{
+    const int step = static_cast<int>(gridDim.x) * 32;
+    for (int row = static_cast<int>(blockIdx.x) * 32 +
+                   static_cast<int>(threadIdx.x % 32);
+         row < args.num_experts; row += step)
+        prefetch_row(static_cast<const Half *>(args.up_weights) +
+                         row * args.up_weights_stride,
+                     HIDDEN_SIZE * sizeof(Half));
+}
 
 // ---- Store
 
@@ -153,77 +139,134 @@ __device__ __forceinline__ void store_weight(const fex_matrix_scores_args &args,
             float_to_half(weight - half_to_float(high));
 }
 
-__device__ __forceinline__ void
-store_choice(const fex_matrix_scores_args &args, Found &found,
-             const fex_choice &choice, float score, float weight, fex_i64 token,
-             int expert, bool has_weight)
-{
-    const int row = row_of(choice);
-    args.scores[(token + row) * args.scores_stride + slot_of(choice)] = score;
-    if (has_weight) {
-        store_weight(args, token + row, expert + column_of(choice), weight);
-        found.add(row, weight);
+// Of what is listed of a warp's rows and a tile.
+struct Finish {
+    const fex_matrix_scores_args &args;
+    const Listed &listed;
+    int token,
+        expert; // the first; of FEX_MATRIX_ACROSS of which a tile may be a
+                // part
+    Found found;
+
+    __device__ __forceinline__ static float weigh(const fex_choice &choice,
+                                                  float score)
+    {
+        return choice.weight * score * reciprocal(1.0f + expf(-score));
     }
+    // Choice number k.
+    __device__ __forceinline__ void store(int k, unsigned place, float score,
+                                          float weight)
+    {
+        const int row = Listed::first_row() + row_of(place);
+        if (args.scores != nullptr)
+            args.scores[(token + row) * args.scores_stride + slot_of(place)] =
+                score;
+        store_choice(listed.list + k, place, weight);
+        store_weight(args, token + row, expert + column_of(place),
+                     weight * WEIGHT_SCALE);
+        found.add(row, weight * WEIGHT_SCALE);
+    }
+};
+
+__device__ __forceinline__ float score_at(Piece &piece, unsigned place)
+{
+    return *piece.at(Listed::first_row() + row_of(place),
+                     column_of(place) % COLUMNS);
 }
 
-// Scores of what is listed of a piece, and weights of all but repeats.
-__device__ __forceinline__ void take_scores(const fex_matrix_scores_args &args,
-                                            Piece &piece, Listed &listed,
-                                            Found &found, int token, int expert,
-                                            int i)
+// Choices of a block of experts that are not ahead.
+__device__ __forceinline__ void finish_rest(Finish &finish, Piece &piece,
+                                            int block)
 {
-    const int end = listed.end(i);
-    const int repeats = listed.repeats(i);
-    int k = listed.begin(i) + static_cast<int>(threadIdx.x % 32);
-    Batch batch = listed.ahead;
-    if (i + 1 < PIECES)
-        listed.read_ahead(i + 1);
+    const Listed &listed = finish.listed;
 #pragma unroll 1
-    while (k < end) {
-        const Batch own = batch;
-        float scores[AT_ONCE] = {};
-        float weights[AT_ONCE];
+    for (int k = listed.begin + AHEAD * LANES; k < listed.end;
+         k += REST * LANES) {
+        fex_choice own[REST];
+        float scores[REST] = {};
 #pragma unroll
-        for (int j = 0; j < AT_ONCE; ++j)
-            if (k + j * 32 < end)
-                scores[j] = *piece.at(row_of(own.choices[j]),
-                                      column_of(own.choices[j]));
-        batch.load(listed.list, k + AT_ONCE * 32, end);
-        // Of all without a branch, so that they overlap.
+        for (int j = 0; j < REST; ++j) {
+            own[j].place = NO_PLACE;
+            if (k + j * LANES < listed.end)
+                own[j] = load_choice(listed.list + k + j * LANES);
+        }
 #pragma unroll
-        for (int j = 0; j < AT_ONCE; ++j)
-            weights[j] = own.choices[j].weight * scores[j] *
-                         reciprocal(1.0f + expf(-scores[j])) * WEIGHT_SCALE;
+        for (int j = 0; j < REST; ++j)
+            if (block_of(own[j].place) == block)
+                scores[j] = score_at(piece, own[j].place);
 #pragma unroll
-        for (int j = 0; j < AT_ONCE; ++j, k += 32)
-            if (k < end)
-                store_choice(args, found, own.choices[j], scores[j], weights[j],
-                             token, expert, k < repeats);
+        for (int j = 0; j < REST; ++j)
+            if (block_of(own[j].place) == block)
+                finish.store(k + j * LANES, own[j].place, scores[j],
+                             Finish::weigh(own[j], scores[j]));
     }
 }
 
-// A warp's rows of a tile. Pieces behind the last expert are left out.
+// A warp's rows of a tile: scores of what is listed of them, and weights.
 __device__ __forceinline__ void finish_rows(const fex_matrix_scores_args &args,
-                                            Piece &piece, Listed &listed,
+                                            Piece &piece, const Listed &listed,
                                             const Sums &sums, int token,
                                             int expert)
 {
     const int lane = threadIdx.x % 32;
-    Found found;
+    const int column = expert % FEX_MATRIX_ACROSS;
+    Finish finish = {args, listed, token, expert - column, {}};
+    float scores[AHEAD] = {};
 #pragma unroll 1
     for (int i = 0; i < PIECES && expert + i * COLUMNS < args.num_experts;
          ++i) {
+        const int block = column / COLUMNS + i;
         for_sums<COLUMNS>(i, [&](int row, int column, int own) {
             *reinterpret_cast<float2 *>(piece.at(row, column)) =
                 make_float2(sums[own], sums[own + 1]);
         });
         __syncwarp(); // zeros are there before weights, too
-        take_scores(args, piece, listed, found, token, expert + i * COLUMNS, i);
+#pragma unroll
+        for (int j = 0; j < AHEAD; ++j)
+            if (block_of(listed.ahead[j].place) == block)
+                scores[j] = score_at(piece, listed.ahead[j].place);
+        finish_rest(finish, piece, block);
         __syncwarp();
     }
-    const unsigned level = found.level();
+    // Of all without a branch, so that they overlap.
+    float weights[AHEAD];
+#pragma unroll
+    for (int j = 0; j < AHEAD; ++j)
+        weights[j] = Finish::weigh(listed.ahead[j], scores[j]);
+#pragma unroll
+    for (int j = 0; j < AHEAD; ++j)
+        if (listed.begin + j * LANES < listed.end)
+            finish.store(listed.begin + j * LANES, listed.ahead[j].place,
+                         scores[j], weights[j]);
+    const unsigned level = finish.found.level();
     if (lane < ROWS && token + lane < args.num_tokens)
         atomicMax(&args.levels[token + lane], level);
+}
+
+__device__ __forceinline__ void compute_tile(const fex_matrix_scores_args &args,
+                                             Shared &shared, Ring<STAGES> &at,
+                                             int tile)
+{
+    const bool first = tile == static_cast<int>(blockIdx.x);
+    const int starts_step = first ? FIRST_STARTS_STEP : STARTS_STEP;
+    const int lists_step = first ? FIRST_LISTS_STEP : LISTS_STEP;
+    const int warp = threadIdx.x / 32;
+    const Task task(args, tile);
+    const int token = task.token + warp * ROWS;
+    Clearing clearing(args, token, task.expert);
+    Listed listed;
+    Sums sums;
+    multiply(shared.ring, at, sums, STEPS, [&](int i) {
+        clearing.go_on();
+        if (i == starts_step) {
+            wait_for_primary();
+            listed.load_starts(args, token, task.expert / FEX_MATRIX_BLOCK,
+                               PIECES);
+        }
+        if (i == lists_step)
+            listed.load_ahead();
+    });
+    finish_rows(args, shared.pieces[warp], listed, sums, token, task.expert);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
@@ -234,38 +277,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const int warp = threadIdx.x / 32;
     Ring<STAGES> at;
 
-    prepare_stages(shared.ring);
+    prepare_stages<1>(shared.ring);
     launch_dependents();
     if (warp < COMPUTE_WARPS) {
         registers_take<COMPUTE_REGISTERS>();
-        for_tiles(tiles_of(args), [&](int tile) {
-            const Task task(args, tile);
-            const int token = task.token + warp * ROWS;
-            Listed listed;
-            Clearing clearing(args, token, task.expert);
-            Sums sums;
-            multiply<false>(shared.ring, at, sums, STEPS, [&](int i) {
-                clearing.go_on();
-                if (i == STARTS_STEP) {
-                    wait_for_primary();
-                    listed.load_starts(args, token, task.expert);
-                }
-                if (i == LISTS_STEP)
-                    listed.read_ahead(0);
-            });
-            finish_rows(args, shared.pieces[warp], listed, sums, token,
-                        task.expert);
-        });
+        for_tiles(tiles_of(args),
+                  [&](int tile) { compute_tile(args, shared, at, tile); });
         return;
     }
     registers_drop<OTHER_REGISTERS>();
-    if (warp == COPY_WARP) {
-        if (threadIdx.x % 32 == 0)
-            for_tiles(tiles_of(args), [&](int tile) {
-                const Task task(args, tile);
-                copy_stages(args, shared.ring, at, task);
-            });
-    } else if (DTYPE == FEX_KERNEL_BF16 && args.halves != nullptr) {
-        convert_up(args);
-    }
+    if (threadIdx.x == COPY_WARP * 32)
+        for_tiles(tiles_of(args), [&](int tile) {
+            copy_stages(args, shared.ring, at, Task(args, tile));
+        });
+    else if (warp == COMPUTE_WARPS && args.up_weights != nullptr)
+        prefetch_up(args);
 }

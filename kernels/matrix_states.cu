@@ -5,252 +5,192 @@
 //     out[t] = sum over e of P[t,e] U[e]
 //
 // both in f16, which has bits enough for P: those of bfloat16 would round it
-// a second time. Where float16 is what states are rounded to, P has a second
-// part, what rounding left of the first. What is too large for f16 makes sums that
-// are no numbers; that all of a token's P or of a tile's U is too small is known
-// from the largest: such states are computed anew, plainly.
+// a second time. U is rounded to it on the way to the tensor cores, which is exact
+// but for what is very small or too large. Where float16 is what states are rounded
+// to, P has a second part, what rounding left of the first. Tiles that are few are
+// summed over ranges of the experts, and matrix_sum.cu adds these sums up.
 #include "arguments.h"
-#include "choices.cuh"
 #include "element.cuh"
 #include "hopper.cuh"
+#include "matrix_columns.cuh"
+#include "matrix_finish.cuh"
 #include "matrix_tile.cuh"
-#include "routes.cuh"
-#include "warp.cuh"
-#include "words.cuh"
+#include "matrix_weight.cuh"
 
-// ---- Constants: from the prelude DTYPE, ROUTING_DTYPE, INDEX_TYPE,
-// HIDDEN_SIZE, TOP_K, ACROSS, THREADS, STAGES, SHARED_BYTES
+// ---- Constants: from the prelude DTYPE, INDEX_TYPE, HIDDEN_SIZE, TOP_K, GROUP,
+// ACROSS: tokens of a tile, THREADS, STAGES, SHARED_BYTES
 
-constexpr int COLUMNS = min_of(ACROSS, FEX_MATRIX_PIECE);
-constexpr int PIECES = ACROSS / COLUMNS;
-constexpr int BOXES = ACROSS / DEPTH;
-constexpr int COLUMN_TILES = ceil_div(HIDDEN_SIZE, ACROSS);
-
-using Own = Vectors<COLUMNS>; // of a piece
-constexpr int WIDTH = Own::WIDTH;
+constexpr int TILE_COLUMNS = TILE_ROWS;
+constexpr int COLUMN_TILES = ceil_div(HIDDEN_SIZE, TILE_COLUMNS);
+constexpr int BOX_COLUMNS = 64; // of U, as one copy brings them
+constexpr int BOXES = TILE_COLUMNS / BOX_COLUMNS;
+constexpr int PIECES = ACROSS / PIECE_TOKENS;
 
 static_assert(HIDDEN_SIZE % WIDTH == 0);
-static_assert(DEPTH == ROWS_OF_BOX);
+static_assert(WARP_COLUMNS == ROWS && PIECES * Finish::EACH <= 32);
 
 // ---- Shared memory
 
-// Of a warp's rows: states as they are stored.
-struct Piece {
-    unsigned pairs[ROWS][COLUMNS / 2];
-
-    // Rows are shifted against each other so that those who write and those
-    // who read them meet different banks.
-    __device__ __forceinline__ unsigned *pair_at(int row, int column)
-    {
-        return &pairs[row][column / 2 ^ row % 8 * 4];
-    }
-};
-
+// A stage's rows are those of DEPTH experts, one box of columns behind the other.
 struct Shared {
     Stages ring;
     Piece pieces[COMPUTE_WARPS];
 };
 static_assert(sizeof(Shared) + TILE_ALIGNMENT <= SHARED_BYTES);
 
-// The tile at hand, or a warp's rows of it.
+// The tile at hand.
 struct Task {
     int token, column; // its first
+    int range;         // of experts:
+    int block, count;  // of DEPTH each the first, and how many
 };
 
+// Of one range.
 __device__ __forceinline__ int tiles_of(const fex_matrix_states_args &args)
 {
-    return ceil_div(static_cast<int>(args.choices.num_tokens), TILE_TOKENS) *
+    return ceil_div(static_cast<int>(args.plain.choices.num_tokens), ACROSS) *
            COLUMN_TILES;
 }
 
-__device__ __forceinline__ Task task_of(int tile)
+__device__ __forceinline__ Task task_of(const fex_matrix_states_args &args,
+                                        int number)
 {
-    return {tile / COLUMN_TILES * TILE_TOKENS, tile % COLUMN_TILES * ACROSS};
+    const int tiles = tiles_of(args);
+    const int tile = number % tiles;
+    const int range = number / tiles;
+    const int blocks =
+        ceil_div(static_cast<int>(args.plain.choices.num_experts), DEPTH);
+    const int each = ceil_div(blocks, args.ranges);
+    return {tile / COLUMN_TILES * ACROSS, tile % COLUMN_TILES * TILE_COLUMNS,
+            range, range * each, min_of(each, blocks - range * each)};
 }
 
 // ---- Load
 
-__device__ __forceinline__ int blocks_of(const fex_matrix_states_args &args)
+// Calls copy(task, part, expert) for all stages of this block's tiles: all experts,
+// then all of them again for the second part of P.
+template <typename Copy>
+__device__ __forceinline__ void for_stages(const fex_matrix_states_args &args,
+                                           int tiles, Copy copy)
 {
-    return ceil_div(static_cast<int>(args.choices.num_experts), DEPTH);
+    for_tiles(tiles, [&](int tile) {
+        const Task task = task_of(args, tile);
+        for (int part = 0; part < WEIGHT_PARTS; ++part)
+            for (int i = 0; i < task.count; ++i)
+                copy(task, part, (task.block + i) * DEPTH);
+    });
 }
 
-// All experts, then all of them again for the second part of P.
-__device__ __forceinline__ void copy_stages(const fex_matrix_states_args &args,
-                                            Stages &ring, Ring<STAGES> &at,
-                                            const Task &task)
+// By one thread, while the kernel ahead may still make P.
+__device__ __forceinline__ void copy_up(const fex_matrix_states_args &args,
+                                        Stages &ring, int tiles)
 {
-    const int tokens = static_cast<int>(args.choices.num_tokens);
-    for (int part = 0; part < WEIGHT_PARTS; ++part)
-        for (int block = 0; block < blocks_of(args); ++block, at.next()) {
-            Stage &stage = next_stage(ring, at);
-            Barrier *const full = &ring.full[at.stage];
-            copy_tile(&args.weights_map, stage.tokens, full, block * DEPTH,
-                      part * tokens + task.token);
-            for (int box = 0; box < BOXES; ++box)
-                copy_tile(&args.up_map, stage.across[box * ROWS_OF_BOX], full,
-                          task.column + box * DEPTH, block * DEPTH);
-        }
+    Ring<STAGES> at;
+    for_stages(args, tiles, [&](const Task &task, int, int expert) {
+        Stage &stage = next_stage(ring, at, sizeof stage.rows);
+        for (int box = 0; box < BOXES; ++box)
+            copy_tile(&args.up_map, stage.rows[box * DEPTH],
+                      &ring.full[at.stage], task.column + box * BOX_COLUMNS,
+                      expert);
+        at.next();
+    });
 }
 
-// ---- Judge
-
-// What is known of operands in f16 is read before the product, and looked at
-// after it.
-struct Judged {
-    unsigned level; // of the row of a lane's number, modulo their number
-    unsigned up;    // of these columns
-
-    __device__ __forceinline__ Judged(const fex_matrix_states_args &args,
-                                      const Task &task)
-    {
-        const int own = task.token + static_cast<int>(threadIdx.x) % ROWS;
-        level = own < args.choices.num_tokens ? __ldcg(args.levels + own)
-                                              : FEX_WEIGHTS_NONE;
-        up = DTYPE == FEX_KERNEL_BF16
-                 ? __ldcg(args.up_largest + task.column / FEX_MATRIX_ACROSS)
-                 : 0;
-    }
-    // A bit for each row that is no good: its weights are too small, or these
-    // columns of U are too small or large.
-    __device__ __forceinline__ unsigned unfit_rows() const
-    {
-        const bool up_unfit = DTYPE == FEX_KERNEL_BF16 && !fits_half<DTYPE>(up);
-        return __ballot_sync(FULL_WARP, level == FEX_WEIGHTS_FAINT || up_unfit);
-    }
-};
-
-// Whether a state is no number, or too large for one.
-__device__ __forceinline__ bool is_unfit(const Vector<WIDTH * 2> &states)
+// By another.
+__device__ __forceinline__ void copy_weights(const fex_matrix_states_args &args,
+                                             Stages &ring, int tiles)
 {
-    constexpr unsigned INFINITE = DTYPE == FEX_KERNEL_BF16 ? 0x7f80 : 0x7c00;
-    unsigned largest = 0;
-#pragma unroll
-    for (const unsigned word : states.words)
-        largest = max_magnitudes<DTYPE>(largest, word);
-    return larger_magnitude(largest) >= INFINITE;
+    const int tokens = static_cast<int>(args.plain.choices.num_tokens);
+    Ring<STAGES> at;
+    wait_for_primary();
+    for_stages(args, tiles, [&](const Task &task, int part, int expert) {
+        Stage &stage = next_stage(ring, at, sizeof stage.across);
+        copy_tile(&args.weights_map, stage.across, &ring.full[at.stage], expert,
+                  part * tokens + task.token);
+        at.next();
+    });
 }
 
 // ---- Store
 
-// In the order of the slots.
-__device__ __forceinline__ void sum_plainly(const fex_matrix_states_args &args,
-                                            fex_i64 token, int column,
-                                            float (&sums)[WIDTH])
+// As registers have them: matrix_sum.cu knows.
+__device__ __forceinline__ void store_sums(const fex_matrix_states_args &args,
+                                           const Sums &sums, int tile,
+                                           float unscale)
 {
-    for (float &sum : sums)
-        sum = 0.0f;
-#pragma unroll 1
-    for (int k = 0; k < TOP_K; ++k) {
-        const int expert = load_expert<INDEX_TYPE>(args.choices, token, k);
-        if (expert == EMPTY_SLOT)
-            continue;
-        const float weight =
-            load_element<ROUTING_DTYPE>(
-                args.routing_weights, token * args.routing_weights_stride + k) *
-            silu(args.scores[token * args.scores_stride + k]);
-        const auto up = load_vector<WIDTH * sizeof(Half)>(
-            static_cast<const Half *>(args.up_weights) +
-                expert * args.up_weights_stride + column,
-            l2_keep());
+    float4 *const to = fours_of(args.partials, tile, ACROSS,
+                                static_cast<int>(threadIdx.x) / 32);
 #pragma unroll
-        for (int j = 0; j < WIDTH; ++j)
-            sums[j] = fmaf(weight, widen<DTYPE>(up, j), sums[j]);
-    }
+    for (int i = 0; i < ACROSS / 8; ++i)
+        to[i * 32 + threadIdx.x % 32] =
+            make_float4(sums[i * 4] * unscale, sums[i * 4 + 1] * unscale,
+                        sums[i * 4 + 2] * unscale, sums[i * 4 + 3] * unscale);
 }
 
-using States = unsigned[ACROSS / 4]; // two a word
-
-__device__ __forceinline__ void round_sums(const Sums &sums, States &states)
+__device__ __forceinline__ void
+finish_columns(const fex_matrix_states_args &args, Piece &piece,
+               const Sums &sums, const Levels (&levels)[PIECES],
+               const Task &task, float unscale)
 {
-    constexpr float UNSCALE =
-        1 / WEIGHT_SCALE / (DTYPE == FEX_KERNEL_BF16 ? ROW_SCALE : 1.0f);
-#pragma unroll
-    for (int i = 0; i < ACROSS / 2; i += 2)
-        states[i / 2] =
-            floats_to_pair<DTYPE>(sums[i] * UNSCALE, sums[i + 1] * UNSCALE);
-}
-
-// Where a lane's first vector of a piece goes.
-struct Target {
-    Half *to;
-    fex_i64 step; // from vector to vector
-    int count;    // of vectors of a piece
-
-    __device__ __forceinline__ Target(const fex_matrix_states_args &args,
-                                      const Task &task)
-        : to(static_cast<Half *>(args.expert_states) +
-             (task.token + Own::first_row()) * args.expert_states_stride +
-             task.column + Own::column()),
-          step(Own::STEP * args.expert_states_stride),
-          count(Own::count_of(args.choices.num_tokens - task.token))
-    {
-    }
-};
-
-// Returns which of a lane's vectors are no good, a bit each.
-__device__ __forceinline__ unsigned
-store_piece(Piece &piece, const Target &target, unsigned unfit_rows)
-{
+    const Finish finish(args.plain, args.expert_states,
+                        args.expert_states_stride, task.column);
     unsigned unfit = 0;
 #pragma unroll
-    for (int i = 0; i < Own::COUNT; ++i) {
-        const int row = Own::first_row() + i * Own::STEP;
-        const uint4 words =
-            *reinterpret_cast<const uint4 *>(piece.pair_at(row, Own::column()));
-        const Vector<WIDTH * 2> states = {{words.x, words.y, words.z, words.w}};
-        if (i >= target.count)
-            break;
-        if ((unfit_rows >> row & 1) != 0 || is_unfit(states))
-            unfit |= 1u << i;
-        store_vector<WIDTH * 2>(target.to + i * target.step, states);
-    }
-    return unfit;
-}
-
-// Over what was stored of all pieces.
-__device__ __forceinline__ void mend_states(const fex_matrix_states_args &args,
-                                            const Target &target,
-                                            const Task &task, unsigned unfit)
-{
-    static_assert(PIECES * Own::COUNT <= 32);
-#pragma unroll 1
-    for (; unfit != 0; unfit &= unfit - 1) {
-        const int piece = (__ffs(static_cast<int>(unfit)) - 1) / Own::COUNT;
-        const int vector = (__ffs(static_cast<int>(unfit)) - 1) % Own::COUNT;
-        float sums[WIDTH];
-        sum_plainly(args, task.token + Own::first_row() + vector * Own::STEP,
-                    task.column + piece * COLUMNS + Own::column(), sums);
-        store_vector<WIDTH * 2>(target.to + piece * COLUMNS +
-                                    vector * target.step,
-                                narrow<DTYPE, WIDTH>(sums));
-    }
-}
-
-// A warp's rows of a tile.
-__device__ __forceinline__ void finish_rows(const fex_matrix_states_args &args,
-                                            Piece &piece, const Sums &sums,
-                                            const Task &task,
-                                            unsigned unfit_rows)
-{
-    const Target target(args, task);
-    const int columns = HIDDEN_SIZE - task.column - Own::column();
-    States states;
-    round_sums(sums, states);
-    unsigned unfit = 0;
-#pragma unroll 1
     for (int i = 0; i < PIECES; ++i) {
-        for_sums<COLUMNS>(i, [&](int row, int column, int own) {
-            *piece.pair_at(row, column) = states[own / 2];
-        });
-        __syncwarp();
-        Target there = target;
-        there.to += i * COLUMNS;
-        if (i * COLUMNS < columns)
-            unfit |= store_piece(piece, there, unfit_rows) << i * Own::COUNT;
-        __syncwarp();
+        PieceWords words;
+#pragma unroll
+        for (int j = 0; j < PIECE_TOKENS / 4; j += 2) {
+            const float *const s = &sums[i * (PIECE_TOKENS / 2) + j * 2];
+            round_sums(make_float4(s[0], s[1], s[2], s[3]), unscale, words[j],
+                       words[j + 1]);
+        }
+        unfit |=
+            finish.store(piece, words, task.token + i * PIECE_TOKENS, levels[i])
+            << i * Finish::EACH;
     }
-    mend_states(args, target, task, unfit);
+    finish.mend(task.token, unfit);
+}
+
+__device__ __forceinline__ void compute_tile(const fex_matrix_states_args &args,
+                                             Shared &shared, Ring<STAGES> &at,
+                                             int tile)
+{
+    const int warp = threadIdx.x / 32;
+    Task task = task_of(args, tile);
+    Levels levels[PIECES]; // read while products run
+    Judge judge;
+    Sums sums;
+    for (int i = 0; i < PIECES; ++i)
+        levels[i].load(args.plain, task.token + i * PIECE_TOKENS);
+    multiply_columns(shared.ring, at, sums, WEIGHT_PARTS * task.count, judge);
+    const float unscale = judge.unscale();
+    task.column += warp * WARP_COLUMNS;
+    if (args.partials != nullptr)
+        store_sums(args, sums, tile, unscale);
+    else
+        finish_columns(args, shared.pieces[warp], sums, levels, task, unscale);
+}
+
+// To repeats, of groups of tokens in turn.
+__device__ __forceinline__ void copy_scores(const fex_matrix_states_args &args)
+{
+    wait_for_primary();
+    const fex_matrix_plain &plain = args.plain;
+    const int bins = bins_of(static_cast<int>(plain.choices.num_experts));
+    for (fex_i64 group = blockIdx.x; group * GROUP < plain.choices.num_tokens;
+         group += gridDim.x) {
+        const int *const ends = starts_of(plain.starts, group, bins) + bins;
+        const fex_choice *const list = list_of(plain.lists, group);
+        for (int i = ends[0] + static_cast<int>(threadIdx.x % 32); i < ends[1];
+             i += 32) {
+            const fex_choice repeat = load_choice(list + i);
+            float *const scores =
+                args.scores +
+                (group * GROUP + row_of(repeat.place)) * args.scores_stride;
+            scores[slot_of(repeat.place)] =
+                scores[__float_as_uint(repeat.weight)];
+        }
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
@@ -259,27 +199,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     extern __shared__ unsigned char memory[];
     Shared &shared = *reinterpret_cast<Shared *>(align_tile(memory));
     const int warp = threadIdx.x / 32;
-    Ring<STAGES> at;
+    const int tiles = tiles_of(args) * args.ranges;
 
-    prepare_stages(shared.ring);
-    wait_for_primary();
+    prepare_stages<2>(shared.ring);
+    launch_dependents();
     if (warp < COMPUTE_WARPS) {
+        Ring<STAGES> at;
+        wait_for_primary();
         registers_take<COMPUTE_REGISTERS>();
-        for_tiles(tiles_of(args), [&](int tile) {
-            Task task = task_of(tile);
-            task.token += warp * ROWS;
-            const Judged judged(args, task);
-            Sums sums;
-            multiply<true>(shared.ring, at, sums,
-                           WEIGHT_PARTS * blocks_of(args), [](int) {});
-            finish_rows(args, shared.pieces[warp], sums, task,
-                        judged.unfit_rows());
-        });
+        for_tiles(tiles,
+                  [&](int tile) { compute_tile(args, shared, at, tile); });
         return;
     }
+    static_assert(COPY_WARP - 1 > COMPUTE_WARPS);
     registers_drop<OTHER_REGISTERS>();
     if (threadIdx.x == COPY_WARP * 32)
-        for_tiles(tiles_of(args), [&](int tile) {
-            copy_stages(args, shared.ring, at, task_of(tile));
-        });
+        copy_weights(args, shared.ring, tiles);
+    else if (threadIdx.x == (COPY_WARP - 1) * 32)
+        copy_up(args, shared.ring, tiles);
+    else if (warp == COMPUTE_WARPS && args.scores != nullptr)
+        copy_scores(args);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // matrix_tile.cuh - products of two matrices on sm_90a, a tile of 128 rows by
-// ACROSS columns at a time: two warpgroups multiply what one thread has copied
-// into a ring of stages. Each warp finishes its own 16 rows by pieces, some columns
+// ACROSS columns at a time: two warpgroups multiply what threads of others have
+// copied into a ring of stages. Each warp finishes its own 16 rows by pieces, some columns
 // that it puts where all its lanes can read them; copies for the next tile come
 // meanwhile. Warps meet at the barriers of stages only.
 #pragma once
@@ -14,7 +14,7 @@
 
 // ---- Constants: from the prelude ACROSS, STAGES, THREADS
 
-constexpr int TILE_TOKENS = FEX_MATRIX_TOKENS;
+constexpr int TILE_ROWS = FEX_MATRIX_TILE;
 constexpr int DEPTH = FEX_MATRIX_DEPTH; // of a stage
 constexpr int PRODUCT_DEPTH = 16;
 constexpr int COMPUTE_WARPS = 8; // then come those that do other things, and
@@ -23,33 +23,25 @@ constexpr int COPY_WARP = THREADS / 32 - 1;
 constexpr int LAUNCH_REGISTERS = 65536 / THREADS / 8 * 8;
 constexpr int COMPUTE_REGISTERS = 224;
 constexpr int OTHER_REGISTERS = 56;
-constexpr int ROWS = FEX_MATRIX_GROUP; // of a warp
+constexpr int ROWS = FEX_MATRIX_ROWS; // of a warp
 
 static_assert(THREADS % 128 == 0, "registers are those of warpgroups");
 static_assert(COMPUTE_WARPS * COMPUTE_REGISTERS +
                       (COPY_WARP + 1 - COMPUTE_WARPS) * OTHER_REGISTERS <=
                   (COPY_WARP + 1) * LAUNCH_REGISTERS,
               "more than the block has would wait for ever");
-static_assert(TILE_TOKENS == COMPUTE_WARPS * ROWS);
+static_assert(TILE_ROWS == COMPUTE_WARPS * ROWS);
 static_assert(ROWS == 16, "as a product deals out its sums");
 static_assert(DEPTH * 2 == 128, "a row of a stage is as long as a swizzle");
 static_assert(ACROSS == 64 || ACROSS == 128 || ACROSS == 256,
               "products there are");
-
-// Weights are multiplied by this, that f16 may hold them: the largest of a token
-// from 2^-19 to 2^7.
-constexpr float WEIGHT_SCALE = 512.0f;
-constexpr float LARGEST_MIN = 0x1p-10f; // of a token, when scaled
-// As what is left of a weight in f16, they have a second part where more bits
-// than 11 count.
-constexpr int WEIGHT_PARTS = DTYPE == FEX_KERNEL_BF16 ? 1 : 2;
 
 using Half = unsigned short;
 
 // ---- Shared memory
 
 struct Stage {
-    Half tokens[TILE_TOKENS][DEPTH];
+    Half rows[TILE_ROWS][DEPTH];
     Half across[ACROSS][DEPTH];
 };
 
@@ -60,11 +52,13 @@ struct Stages {
 };
 static_assert(sizeof(Stage) % TILE_ALIGNMENT == 0);
 
+// Threads that copy, each some of a stage.
+template <int COPIERS>
 __device__ __forceinline__ void prepare_stages(Stages &ring)
 {
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; ++i) {
-            barrier_init(&ring.full[i], 1);
+            barrier_init(&ring.full[i], COPIERS);
             barrier_init(&ring.empty[i], COMPUTE_WARPS);
         }
         barrier_init_fence();
@@ -86,12 +80,12 @@ __device__ __forceinline__ void for_tiles(int tiles, Work work)
 // ---- Load
 
 // The stage that is next, when no warp reads it any more; its barrier waits for
-// all its bytes.
-__device__ __forceinline__ Stage &next_stage(Stages &ring,
-                                             const Ring<STAGES> &at)
+// so many bytes that the thread copies.
+__device__ __forceinline__ Stage &
+next_stage(Stages &ring, const Ring<STAGES> &at, unsigned bytes)
 {
     barrier_wait(&ring.empty[at.stage], at.parity ^ 1);
-    barrier_expect(&ring.full[at.stage], sizeof(Stage));
+    barrier_expect(&ring.full[at.stage], bytes);
     return ring.stages[at.stage];
 }
 
@@ -99,46 +93,35 @@ __device__ __forceinline__ Stage &next_stage(Stages &ring,
 
 using Sums = float[ACROSS / 2];
 
-// BY_ROWS: rows of `across` are along the depth, in f16.
-template <bool BY_ROWS>
-__device__ __forceinline__ void product_of_stage(Sums &sums, Descriptor tokens,
+__device__ __forceinline__ void product_of_stage(Sums &sums, Descriptor rows,
                                                  Descriptor across, bool add)
 {
-    constexpr int TOKENS_STEP = PRODUCT_DEPTH * 2 / 16;
-    constexpr int ACROSS_STEP =
-        BY_ROWS ? PRODUCT_DEPTH * 128 / 16 : TOKENS_STEP;
+    constexpr int STEP = PRODUCT_DEPTH * 2 / 16;
     product_begin();
 #pragma unroll
     for (int k = 0; k < DEPTH / PRODUCT_DEPTH; ++k)
-        if constexpr (BY_ROWS)
-            product_of_rows(sums, tokens + k * TOKENS_STEP,
-                            across + k * ACROSS_STEP, add || k > 0);
-        else
-            product<DTYPE>(sums, tokens + k * TOKENS_STEP,
-                           across + k * ACROSS_STEP, add || k > 0);
+        product<DTYPE>(sums, rows + k * STEP, across + k * STEP, add || k > 0);
     product_commit();
 }
 
 // One stage at least. Calls meanwhile(i) at each stage i, while products run.
-template <bool BY_ROWS, typename Meanwhile>
+template <typename Meanwhile>
 __device__ __forceinline__ void multiply(Stages &ring, Ring<STAGES> &at,
                                          Sums &sums, int stages,
                                          Meanwhile meanwhile)
 {
-    constexpr int GROUP_TOKENS = 64; // of a warpgroup
+    constexpr int GROUP_ROWS = 64; // of a warpgroup
     const int group = threadIdx.x / 128;
     const bool arrives = threadIdx.x % 32 == 0; // for its warp
-    const Descriptor tokens =
-        descriptor_of(ring.stages[0].tokens[group * GROUP_TOKENS]);
-    const Descriptor across = BY_ROWS
-                                  ? descriptor_of_rows(ring.stages[0].across)
-                                  : descriptor_of(ring.stages[0].across);
+    const Descriptor rows =
+        descriptor_of(ring.stages[0].rows[group * GROUP_ROWS]);
+    const Descriptor across = descriptor_of(ring.stages[0].across);
     int released = 0;
 #pragma unroll 1
     for (int i = 0; i < stages; ++i, at.next()) {
         const unsigned stage = at.stage * (sizeof(Stage) / 16);
         barrier_wait(&ring.full[at.stage], at.parity);
-        product_of_stage<BY_ROWS>(sums, tokens + stage, across + stage, i > 0);
+        product_of_stage(sums, rows + stage, across + stage, i > 0);
         meanwhile(i);
         if (i > 0) {
             product_wait<1>();
@@ -170,27 +153,3 @@ __device__ __forceinline__ void for_sums(int piece, Put put)
                 put(row + 8, j * 8 + column, i + 2);
             }
 }
-
-// A warp's rows of COLUMNS columns by vectors of 8 elements: a lane has one every
-// so many rows.
-template <int COLUMNS> struct Vectors {
-    static constexpr int WIDTH = 8;
-    static constexpr int LANES = COLUMNS / WIDTH; // of a row
-    static constexpr int STEP = 32 / LANES;       // rows
-    static constexpr int COUNT = ROWS / STEP;
-
-    __device__ __forceinline__ static int first_row()
-    {
-        return static_cast<int>(threadIdx.x) % 32 / LANES;
-    }
-    __device__ __forceinline__ static int column()
-    {
-        return static_cast<int>(threadIdx.x) % LANES * WIDTH;
-    }
-    // Of so many rows a lane's, which may be negative.
-    __device__ __forceinline__ static int count_of(fex_i64 rows)
-    {
-        const int own = static_cast<int>(rows < ROWS ? rows : ROWS);
-        return (own - first_row() + STEP - 1) / STEP;
-    }
-};

@@ -3,16 +3,18 @@
 #include "config.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 
 #include "estimate.h"
 #include "matrix.h"
 
-#define LAUNCH_SECONDS 4e-6 /* of all kernels, with little to do */
+#define LAUNCH_SECONDS 4.9e-6 /* of all kernels, with little to do */
 #define MEMORY_SHARE 0.7
-#define SLOT_CLOCKS 8.1 /* of a multiprocessor, to list a choice and weigh it */
+#define SLOT_CLOCKS 7.1 /* of a multiprocessor, to list a choice and weigh it */
 
-/* Both tables come from memory. */
+/* Choices listed and weighed, then both products, or both tables from memory if
+ * that takes longer. */
 static double chunk_seconds(const fex_problem *problem,
                             const fex_device *device, int64_t num_tokens)
 {
@@ -23,10 +25,11 @@ static double chunk_seconds(const fex_problem *problem,
     const double slots = (double)num_tokens * (double)problem->top_k;
     const double tables =
         2 * fex_row_bytes(problem) * (double)problem->num_experts;
-    return LAUNCH_SECONDS + fex_memory_seconds(device, tables, MEMORY_SHARE) +
-           fex_shared_seconds(device, slots * SLOT_CLOCKS) +
-           fex_clock_seconds(device, fex_matrix_clocks(device, &scores) +
-                                         fex_matrix_clocks(device, &states));
+    const double products =
+        fex_clock_seconds(device, scores.clocks + states.clocks) +
+        fex_matrix_sum_seconds(problem, device, num_tokens, states.ranges);
+    return LAUNCH_SECONDS + fex_shared_seconds(device, slots * SLOT_CLOCKS) +
+           fmax(products, fex_memory_seconds(device, tables, MEMORY_SHARE));
 }
 
 double fex_matrix_estimate(const fex_problem *problem, const fex_device *device,
@@ -46,7 +49,8 @@ void fex_matrix_describe(const fex_problem *problem, const fex_device *device,
     const fex_matrix_cut states =
         fex_matrix_cut_states(problem, device, tokens);
     snprintf(text, FEX_LAUNCH_TEXT_MAX,
-             "tiles=%dx%" PRId64 "/%" PRId64 " tokens=%" PRId64,
-             FEX_MATRIX_TOKENS, fex_matrix_across(scores.width),
-             fex_matrix_across(states.width), tokens);
+             "tiles=%dx%" PRId64 "/%" PRId64 " ranges=%" PRId64
+             " tokens=%" PRId64,
+             FEX_MATRIX_TILE, fex_matrix_across(scores.width),
+             fex_matrix_across(states.width), states.ranges, tokens);
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* matrix_forward.c - forward by two products of whole matrices on Hopper's
- * tensor cores, for many tokens and few experts: choices are listed by groups
- * of tokens and blocks of experts; all scores are made, and of them the matrix
- * of what choices weigh, which is stored; and that times all up rows. */
+ * tensor cores, for tokens that choose a good part of the experts: choices are
+ * listed by groups of tokens and blocks of experts; all scores are made, and of
+ * them the matrix of what choices weigh, which is stored; and that times all up
+ * rows, over ranges of the experts if tiles would be few. */
 #include "config.h"
 
+#include "estimate.h"
 #include "matrix.h"
 #include "tensor_map.h"
 
@@ -13,17 +15,18 @@ enum {
     LISTS,
     SCORES,
     STATES = SCORES + FEX_MATRIX_WIDTHS,
-    KERNELS = STATES + FEX_MATRIX_WIDTHS
+    SUM = STATES + FEX_MATRIX_WIDTHS,
+    KERNELS
 };
 
-#define LISTS_THREADS (32 * FEX_MATRIX_GROUP)
 #define PRODUCT_THREADS 384
+#define SUM_THREADS 256
+#define PREFETCH_MAX (16 << 20) /* bytes of up rows that stay in L2 meanwhile */
+#define PIECE_TOKENS 64         /* that a warp finishes at one time */
 
 /* As many stages of each width as shared memory has room for. */
 static const int stages_of[FEX_MATRIX_WIDTHS] = {
     [FEX_MATRIX_WIDE] = 4, [FEX_MATRIX_MIDDLE] = 6, [FEX_MATRIX_NARROW] = 8};
-
-#define HALVES_MAX (INT64_C(256) << 20) /* bytes of up rows in f16 */
 
 /* ---- When --------------------------------------------------------------- */
 
@@ -33,9 +36,7 @@ static int applies(const fex_problem *problem,
     return architecture->major == 9 && problem->dtype != FEX_DTYPE_F32 &&
            problem->hidden_size % 8 == 0 &&
            problem->top_k <= FEX_MATRIX_TOP_K &&
-           problem->num_experts <= FEX_MATRIX_EXPERTS &&
-           problem->num_experts * problem->hidden_size <=
-               HALVES_MAX / (int64_t)sizeof(short);
+           problem->num_experts <= FEX_MATRIX_EXPERTS;
 }
 
 /* ---- Shared memory: as the kernels lay it out --------------------------- */
@@ -47,50 +48,41 @@ static int ring_bytes(fex_matrix_width width)
         TILE_ALIGNMENT = 1024,
         BARRIERS = 2 * 8
     };
-    const int rows = FEX_MATRIX_TOKENS + (int)fex_matrix_across(width);
+    const int rows = FEX_MATRIX_TILE + (int)fex_matrix_across(width);
     return stages_of[width] * (rows * FEX_MATRIX_DEPTH * 2 + BARRIERS) +
            TILE_ALIGNMENT;
 }
 
-/* Then pieces of all rows: of scores, or of states. */
+/* Then pieces of scores of all rows; or of states, tokens by 12 words of a warp. */
 static int scores_bytes(fex_matrix_width width)
 {
-    return ring_bytes(width) + FEX_MATRIX_TOKENS * FEX_MATRIX_BLOCK * 4;
+    return ring_bytes(width) + FEX_MATRIX_TILE * FEX_MATRIX_BLOCK * 4;
 }
 
 static int states_bytes(fex_matrix_width width)
 {
-    const int64_t columns = fex_min(fex_matrix_across(width), FEX_MATRIX_PIECE);
-    return ring_bytes(width) + FEX_MATRIX_TOKENS * (int)columns * 2;
-}
-
-/* matrix_lists.cu: of each token of a group two words a slot, in rounds of 32,
- * and words whose number is a power of two; and two integers a thread. */
-static int lists_bytes(const fex_problem *problem)
-{
-    const int rounds = (int)fex_ceil_div(problem->top_k, 32);
-    int words = 32;
-    while (words < problem->top_k)
-        words *= 2;
-    return 4 *
-           (FEX_MATRIX_GROUP * (64 * rounds + 32 + words) + 2 * LISTS_THREADS);
+    return ring_bytes(width) +
+           FEX_MATRIX_TILE / FEX_MATRIX_ROWS * PIECE_TOKENS * 12 * 4;
 }
 
 /* ---- Kernels ------------------------------------------------------------ */
 
+/* As many blocks a multiprocessor as keep what they have of slots in registers. */
 static void describe_lists(const fex_problem *problem,
                            const fex_architecture *architecture,
                            fex_kernel_spec *spec)
 {
-    const int min_blocks = problem->top_k <= 128   ? 3
-                           : problem->top_k <= 256 ? 2
-                                                   : 1;
+    const fex_matrix_listing listing = fex_matrix_listing_of(problem);
+    const int64_t slots = problem->top_k * listing.group / listing.threads;
+    const int min_blocks = listing.threads > 512 ? 1 : slots > 4 ? 2 : 3;
     fex_spec_init(spec, "matrix_lists.cu", "fex_matrix_lists", architecture);
     fex_spec_add(spec, "ROUTING_DTYPE", (int64_t)problem->routing_dtype);
     fex_spec_add_choices(spec, problem);
-    fex_spec_add(spec, "THREADS", LISTS_THREADS);
+    fex_spec_add(spec, "GROUP", listing.group);
+    fex_spec_add(spec, "COUNTERS", listing.counters);
+    fex_spec_add(spec, "THREADS", listing.threads);
     fex_spec_add(spec, "MIN_BLOCKS", min_blocks);
-    fex_spec_add_shared(spec, lists_bytes(problem));
+    fex_spec_add_shared(spec, listing.shared_bytes);
 }
 
 static void add_product(const fex_problem *problem, fex_matrix_width width,
@@ -102,6 +94,18 @@ static void add_product(const fex_problem *problem, fex_matrix_width width,
     fex_spec_add(spec, "THREADS", PRODUCT_THREADS);
     fex_spec_add(spec, "STAGES", stages_of[width]);
     fex_spec_add_shared(spec, shared_bytes);
+}
+
+static void describe_sum(const fex_problem *problem,
+                         const fex_architecture *architecture,
+                         fex_kernel_spec *spec)
+{
+    fex_spec_init(spec, "matrix_sum.cu", "fex_matrix_sum", architecture);
+    fex_spec_add(spec, "DTYPE", (int64_t)problem->dtype);
+    fex_spec_add_choices(spec, problem);
+    fex_spec_add(spec, "GROUP", fex_matrix_listing_of(problem).group);
+    fex_spec_add(spec, "HIDDEN_SIZE", problem->hidden_size);
+    fex_spec_add(spec, "THREADS", SUM_THREADS);
 }
 
 static size_t describe(const fex_problem *problem,
@@ -117,61 +121,49 @@ static size_t describe(const fex_problem *problem,
         fex_spec_init(scores, "matrix_scores.cu", "fex_matrix_scores",
                       architecture);
         fex_spec_add(scores, "TOP_K", problem->top_k);
+        fex_spec_add(scores, "GROUP", fex_matrix_listing_of(problem).group);
+        fex_spec_add(scores, "AHEAD", fex_matrix_ahead(problem, width));
         add_product(problem, width, scores_bytes(width), scores);
         fex_spec_init(states, "matrix_states.cu", "fex_matrix_states",
                       architecture);
-        fex_spec_add(states, "ROUTING_DTYPE", (int64_t)problem->routing_dtype);
         fex_spec_add_choices(states, problem);
+        fex_spec_add(states, "GROUP", fex_matrix_listing_of(problem).group);
         add_product(problem, width, states_bytes(width), states);
     }
+    describe_sum(problem, architecture, &specs[SUM]);
     return KERNELS;
 }
 
 /* ---- Workspace ---------------------------------------------------------- */
 
-/* Of which it is known whether they are good in f16. */
-static int64_t tiles_of_columns(const fex_problem *problem)
-{
-    return fex_ceil_div(problem->hidden_size, FEX_MATRIX_ACROSS);
-}
-
-static int converts_up(const fex_problem *problem)
-{
-    return problem->dtype == FEX_DTYPE_BF16;
-}
-
 typedef struct pieces {
     fex_choice *lists;
     int *starts;
     unsigned short *weights;
-    unsigned short *halves;
     unsigned *levels;
-    unsigned *up_largest;
-    float *scores; /* where nobody asked for them */
+    float *partials;
+    float *ordered; /* weights by slot, of those computed anew */
 } pieces;
 
 static pieces take_pieces(const fex_problem *problem, int64_t tokens,
                           fex_layout *layout)
 {
-    const int64_t groups = fex_ceil_div(tokens, FEX_MATRIX_GROUP);
-    const int converts = converts_up(problem);
+    const int64_t group = fex_matrix_listing_of(problem).group;
+    const int64_t groups = fex_ceil_div(tokens, group);
+    const int64_t pairs = fex_ceil_div(group * problem->top_k, 2);
     return (pieces){
         .lists =
-            fex_layout_take(layout, groups * FEX_MATRIX_GROUP * problem->top_k,
-                            sizeof(fex_choice)),
+            fex_layout_take(layout, groups * pairs * 2, sizeof(fex_choice)),
         .starts = fex_layout_take(layout, groups * fex_matrix_starts(problem),
                                   sizeof(int)),
         .weights = fex_layout_take(layout,
                                    tokens * fex_matrix_stride(problem) *
                                        fex_matrix_parts(problem),
                                    sizeof(short)),
-        .halves = fex_layout_take(
-            layout, converts * problem->num_experts * problem->hidden_size,
-            sizeof(short)),
         .levels = fex_layout_take(layout, tokens, sizeof(unsigned)),
-        .up_largest = fex_layout_take(
-            layout, converts * tiles_of_columns(problem), sizeof(unsigned)),
-        .scores =
+        .partials = fex_layout_take(
+            layout, fex_matrix_partials(problem, tokens), sizeof(float)),
+        .ordered =
             fex_layout_take(layout, tokens * problem->top_k, sizeof(float))};
 }
 
@@ -191,9 +183,8 @@ typedef struct chunk {
     int64_t first;
     fex_choices choices;
     const void *routing_weights;
-    float *scores;
+    float *scores; /* or NULL */
     int64_t scores_stride;
-    int converts; /* up rows to f16, for all chunks */
     pieces pieces;
 } chunk;
 
@@ -211,14 +202,8 @@ static void take_chunk(const fex_launch *launch, int64_t first, int64_t tokens,
     c->routing_weights =
         fex_row_at(in->routing_weights, in->routing_weights_stride, first,
                    fex_dtype_bytes(problem->routing_dtype));
-    c->scores = c->pieces.scores;
-    c->scores_stride = problem->top_k;
-    if (in->scores != NULL) {
-        c->scores =
-            fex_row_at(in->scores, in->scores_stride, first, sizeof(float));
-        c->scores_stride = in->scores_stride;
-    }
-    c->converts = first == 0 && converts_up(problem);
+    c->scores = fex_row_at(in->scores, in->scores_stride, first, sizeof(float));
+    c->scores_stride = in->scores_stride;
 }
 
 static fex_status launch_lists(const fex_launch *launch, const chunk *c)
@@ -231,27 +216,25 @@ static fex_status launch_lists(const fex_launch *launch, const chunk *c)
         .starts = c->pieces.starts,
         .scores = c->scores,
         .scores_stride = c->scores_stride,
-        .levels = c->pieces.levels,
-        .up_largest = c->pieces.up_largest,
-        .up_tiles = c->converts ? tiles_of_columns(launch->problem) : 0};
+        .levels = c->pieces.levels};
+    const fex_matrix_listing listing = fex_matrix_listing_of(launch->problem);
     const fex_grid grid = {
-        .x = fex_ceil_div(c->choices.num_tokens, FEX_MATRIX_GROUP),
+        .x = fex_ceil_div(c->choices.num_tokens, listing.group),
         .y = 1,
-        .threads = LISTS_THREADS,
-        .shared_bytes = lists_bytes(launch->problem)};
+        .threads = listing.threads,
+        .shared_bytes = listing.shared_bytes};
     return fex_launch_kernel(launch, launch->modules[LISTS]->functions[0], grid,
                              &args);
 }
 
 /* `first` of the kernels is the one for the first width. Blocks take tiles in
- * turn; `everywhere`: those without a tile have something to do, too. */
+ * turn. */
 static fex_status launch_product(const fex_launch *launch,
                                  const fex_matrix_cut *cut, size_t first,
-                                 int shared_bytes, int everywhere,
-                                 const void *args)
+                                 int shared_bytes, const void *args)
 {
     const int64_t room = launch->device->multiprocessors;
-    const fex_grid grid = {.x = everywhere ? room : fex_min(cut->tiles, room),
+    const fex_grid grid = {.x = fex_min(cut->tiles, room),
                            .y = 1,
                            .threads = PRODUCT_THREADS,
                            .shared_bytes = shared_bytes,
@@ -273,13 +256,11 @@ static fex_status launch_scores(const fex_launch *launch, const chunk *c)
                                    .weights = c->pieces.weights,
                                    .weights_stride = fex_matrix_stride(problem),
                                    .levels = c->pieces.levels,
-                                   .up_weights = in->up_weights,
                                    .up_weights_stride = in->up_weights_stride,
-                                   .halves =
-                                       c->converts ? c->pieces.halves : NULL,
-                                   .up_largest = c->pieces.up_largest,
                                    .num_tokens = (int)c->choices.num_tokens,
                                    .num_experts = (int)problem->num_experts};
+    if (fex_row_bytes(problem) * (double)problem->num_experts <= PREFETCH_MAX)
+        args.up_weights = in->up_weights;
     const fex_rows hidden =
         fex_rows_of(problem,
                     fex_row_at(in->hidden_states, in->hidden_states_stride,
@@ -289,60 +270,88 @@ static fex_status launch_scores(const fex_launch *launch, const chunk *c)
         fex_rows_of(problem, in->down_weights, problem->num_experts,
                     in->down_weights_stride);
     return_if_error(fex_map_rows(launch->driver, &args.hidden_map, &hidden,
-                                 FEX_MATRIX_TOKENS));
+                                 FEX_MATRIX_TILE));
     return_if_error(fex_map_rows(launch->driver, &args.down_map, &down,
                                  (int)fex_matrix_across(cut.width)));
-    return launch_product(launch, &cut, SCORES, scores_bytes(cut.width),
-                          c->converts, &args);
+    return launch_product(launch, &cut, SCORES, scores_bytes(cut.width), &args);
 }
 
-/* The up rows in f16. */
-static fex_rows up_halves(const fex_launch *launch, const chunk *c)
+static fex_matrix_plain plain_of(const fex_launch *launch, const chunk *c)
 {
     const fex_forward_args *const in = launch->forward;
-    const fex_problem *const problem = launch->problem;
-    fex_rows up = fex_rows_of(problem, in->up_weights, problem->num_experts,
-                              in->up_weights_stride);
-    if (converts_up(problem)) {
-        up.base = c->pieces.halves;
-        up.stride = problem->hidden_size;
-        up.dtype = FEX_DTYPE_F16;
-    }
-    return up;
+    return (fex_matrix_plain){.choices = c->choices,
+                              .lists = c->pieces.lists,
+                              .starts = c->pieces.starts,
+                              .weights = c->pieces.ordered,
+                              .up_weights = in->up_weights,
+                              .up_weights_stride = in->up_weights_stride,
+                              .levels = c->pieces.levels};
 }
 
-static fex_status launch_states(const fex_launch *launch, const chunk *c)
+/* A chunk's. */
+static void *expert_states_of(const fex_launch *launch, const chunk *c)
 {
     const fex_forward_args *const in = launch->forward;
+    return fex_row_at(in->expert_states, in->expert_states_stride, c->first,
+                      fex_dtype_bytes(launch->problem->dtype));
+}
+
+static fex_status launch_states(const fex_launch *launch,
+                                const fex_matrix_cut *cut, const chunk *c)
+{
     const fex_problem *const problem = launch->problem;
-    const int64_t tokens = c->choices.num_tokens;
-    const fex_matrix_cut cut =
-        fex_matrix_cut_states(problem, launch->device, tokens);
     fex_matrix_states_args args = {
-        .choices = c->choices,
-        .routing_weights = c->routing_weights,
+        .plain = plain_of(launch, c),
+        .expert_states = expert_states_of(launch, c),
+        .expert_states_stride = launch->forward->expert_states_stride,
+        .partials = cut->ranges > 1 ? c->pieces.partials : NULL,
         .scores = c->scores,
-        .up_weights = in->up_weights,
-        .routing_weights_stride = in->routing_weights_stride,
         .scores_stride = c->scores_stride,
-        .up_weights_stride = in->up_weights_stride,
-        .levels = c->pieces.levels,
-        .up_largest = c->pieces.up_largest,
-        .expert_states = fex_row_at(in->expert_states, in->expert_states_stride,
-                                    c->first, fex_dtype_bytes(problem->dtype)),
-        .expert_states_stride = in->expert_states_stride};
+        .ranges = (int)cut->ranges};
     const fex_rows weights = {.base = c->pieces.weights,
-                              .count = fex_matrix_parts(problem) * tokens,
+                              .count = fex_matrix_parts(problem) *
+                                       c->choices.num_tokens,
                               .columns = problem->num_experts,
                               .stride = fex_matrix_stride(problem),
                               .dtype = FEX_DTYPE_F16};
-    const fex_rows up = up_halves(launch, c);
+    const fex_rows up =
+        fex_rows_of(problem, launch->forward->up_weights, problem->num_experts,
+                    launch->forward->up_weights_stride);
     return_if_error(fex_map_rows(launch->driver, &args.weights_map, &weights,
-                                 FEX_MATRIX_TOKENS));
+                                 (int)fex_matrix_across(cut->width)));
     return_if_error(
         fex_map_rows(launch->driver, &args.up_map, &up, FEX_MATRIX_DEPTH));
-    return launch_product(launch, &cut, STATES, states_bytes(cut.width), 0,
-                          &args);
+    return launch_product(launch, cut, STATES, states_bytes(cut->width), &args);
+}
+
+static fex_status launch_sum(const fex_launch *launch,
+                             const fex_matrix_cut *cut, const chunk *c)
+{
+    const int64_t across = fex_matrix_across(cut->width);
+    const fex_matrix_sum_args args = {
+        .plain = plain_of(launch, c),
+        .partials = c->pieces.partials,
+        .expert_states = expert_states_of(launch, c),
+        .expert_states_stride = launch->forward->expert_states_stride,
+        .ranges = (int)cut->ranges,
+        .tile_tokens = (int)across};
+    const fex_grid grid = {.x = cut->tiles / cut->ranges *
+                                (across / PIECE_TOKENS),
+                           .y = 1,
+                           .threads = SUM_THREADS,
+                           .dependent = 1};
+    return fex_launch_kernel(launch, launch->modules[SUM]->functions[0], grid,
+                             &args);
+}
+
+static fex_status launch_chunk(const fex_launch *launch, const chunk *c)
+{
+    const fex_matrix_cut states = fex_matrix_cut_states(
+        launch->problem, launch->device, c->choices.num_tokens);
+    return_if_error(launch_lists(launch, c));
+    return_if_error(launch_scores(launch, c));
+    return_if_error(launch_states(launch, &states, c));
+    return states.ranges > 1 ? launch_sum(launch, &states, c) : FEX_OK;
 }
 
 static fex_status launch_forward(const fex_launch *launch)
@@ -353,9 +362,7 @@ static fex_status launch_forward(const fex_launch *launch)
     for (int64_t first = 0; first < launch->num_tokens; first += step) {
         take_chunk(launch, first, fex_min(step, launch->num_tokens - first),
                    &c);
-        return_if_error(launch_lists(launch, &c));
-        return_if_error(launch_scores(launch, &c));
-        return_if_error(launch_states(launch, &c));
+        return_if_error(launch_chunk(launch, &c));
     }
     return FEX_OK;
 }

@@ -26,7 +26,7 @@ static const struct {
     {"sm_89", FEX_DTYPE_F16, 1024, 8192, 32768, 1000, NULL, "dense"},
     {"sm_80", BF16, 1024, 4096, 32768, 8, NULL, "gather"},
     {"sm_80", BF16, 1024, 32, 32768, 1000, NULL, "gather"},
-    {"sm_90a", BF16, 1024, 2048, 32768, 1000, NULL, "dense"},
+    {"sm_90a", FEX_DTYPE_F16, 1024, 1024, 32768, 1000, NULL, "dense"},
     /* fewer or less dense ones where asked for */
     {"sm_80", BF16, 1024, 1, 32768, 1, "dense", "dense"},
     {"sm_80", BF16, 1024, 512, 32768, 64, "gather", "gather"},

@@ -97,16 +97,26 @@ static const case_spec matrix_cases[] = {
     {BF16, SIZES(72, 32, 300, 20), .choice_padding = 1, .empty = 1},
     {F16, SIZES(72, 33, 300, 20), .index_type = FEX_INDEX_I64,
      .routing_dtype = FEX_DTYPE_F32, .empty = 1},
-    /* as many choices as a token may have, most of them repeats */
+    /* more choices than a warp lists of a token, and most of them repeats; all of
+     * one expert, or of so few that warps share these */
     {BF16, SIZES(72, 512, 40, 20), .empty = 1},
+    {F16, SIZES(72, 600, 1, 5)},
+    {BF16, SIZES(72, 1024, 300, 20), .distribution = TEST_ZIPF, .empty = 1},
+    {F16, SIZES(72, 1500, 700, 20), .choice_padding = 1, .empty = 1},
+    {BF16, SIZES(72, 4096, 2000, 5), .distribution = TEST_ZIPF, .empty = 1},
+    /* nearly as many as a token may have, and of no even number */
+    {F16, SIZES(8, 8191, 3000, 4), .empty = 1},
     {F16, SIZES(8, 200, 300, 140), .distribution = TEST_ZIPF},
     /* repeats of one expert only, and of some of so many that others look alike */
     {BF16, SIZES(72, 100, 1, 20)},
     {BF16, SIZES(8, 200, 16384, 20), .distribution = TEST_ZIPF},
     /* one choice */
     {F16, SIZES(72, 1, 300, 20), .empty = 1, .no_scores_output = 1},
-    /* as many experts as there may be */
-    {BF16, SIZES(8, 40, 16384, 20), .empty = 1},
+    /* so many blocks of experts that a thread has more counters than one */
+    {BF16, SIZES(8, 40, 40000, 20), .empty = 1},
+    /* states summed over ranges of the experts, with tiles that end anywhere */
+    {BF16, SIZES(136, 40, 3000, 20), .empty = 1},
+    {F16, SIZES(72, 64, 1500, 300), .distribution = TEST_ZIPF},
     /* scores that nobody asked for, and are needed where f16 is no good */
     {BF16, SIZES(72, 32, 300, 20), .no_scores_output = 1},
 };
@@ -118,7 +128,7 @@ static const case_spec large_cases[] = {
     {BF16, SIZES(8, 8192, 96, 4200), .empty = 1},
     /* and than that of the matrix of what choices weigh */
     {BF16, SIZES(8, 3, 16000, 8400), .empty = 1},
-    {F16, SIZES(8, 3, 16000, 4200), .empty = 1},
+    {F16, SIZES(8, 3, 16000, 8400), .empty = 1},
     {BF16, SIZES(1024, 512, 20000, 100), .empty = 1},
     {F32, SIZES(64, 512, 5000, 1200), .distribution = TEST_ZIPF, .empty = 1},
 };
@@ -131,6 +141,11 @@ static const case_spec wide_cases[] = {
     {BF16, SIZES(1024, 32, 1024, 4500), .distribution = TEST_ZIPF},
     {F16, SIZES(1024, 32, 1024, 4500), .empty = 1},
     {BF16, SIZES(520, 128, 2500, 9000), .empty = 1},
+    /* as many experts as there may be */
+    {BF16, SIZES(64, 4096, 262144, 200), .empty = 1},
+    /* ranges of experts */
+    {BF16, SIZES(1024, 2048, 40000, 600), .empty = 1},
+    {F16, SIZES(1024, 1000, 20000, 300), .distribution = TEST_ZIPF},
 };
 
 START_TEST(matches_reference)

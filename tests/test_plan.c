@@ -3,6 +3,7 @@
  * families' estimates have to be like for that. */
 #include "config.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "plan.h"
@@ -86,10 +87,10 @@ static const struct {
     {F32, 1024, 512, 102400, 512, "gather"},
     {BF16, 4096, 16, 262144, 4096, "gather"},
     {BF16, 1024, 1024, 102400, 1024, "gather"},
-    {BF16, 1024, 2048, 102400, 1024, "dense"},
-    {BF16, 1024, 4096, 102400, 1024, "dense"},
+    {BF16, 1024, 2048, 102400, 1024, "matrix"},
+    {BF16, 1024, 4096, 102400, 1024, "matrix"},
     {F16, 1024, 4096, 102400, 1024, "dense"},
-    {BF16, 1024, 2048, 102400, 2048, "dense"},
+    {BF16, 1024, 512, 16384, 1024, "matrix"},
     {BF16, 1024, 4096, 102400, 16, "cluster"},
     {BF16, 1024, 32, 1024, 1024, "matrix"},
     {BF16, 1024, 32, 1024, 4096, "matrix"},
@@ -420,7 +421,7 @@ static double fixed_seconds(const fex_variant *variant,
            variant->estimate(problem, &slow, tokens);
 }
 
-/* The same for every problem, of as many launches. */
+/* The same for every problem, times the chunks that tokens are worked on in. */
 static void check_fixed(const fex_problem *problem, const fex_device *device)
 {
     const fex_problem least = test_problem(BF16, 1024, 1, 1024);
@@ -429,10 +430,13 @@ static void check_fixed(const fex_problem *problem, const fex_device *device)
     for (size_t i = 0; i < count; i++)
         for (int64_t tokens = 1; tokens <= 1000; tokens *= 10)
             if (table[i]->pass == FEX_PASS_FORWARD &&
-                table[i]->applies(problem, device->architecture))
-                ck_assert_double_eq_tol(
-                    fixed_seconds(table[i], problem, device, tokens),
-                    fixed_seconds(table[i], &least, device, 1), 1e-8);
+                table[i]->applies(problem, device->architecture)) {
+                const double once = fixed_seconds(table[i], &least, device, 1);
+                const double all =
+                    fixed_seconds(table[i], problem, device, tokens);
+                ck_assert_double_ge(all, once - 1e-8);
+                ck_assert_double_eq_tol(all, round(all / once) * once, 1e-8);
+            }
 }
 
 START_TEST(a_slower_device_takes_longer)
@@ -483,11 +487,12 @@ static const struct {
     {&fex_dense_forward, BF16, 1024, 32, 1024, 8192, 113.5},
     {&fex_dense_forward, BF16, 1024, 32, 1024, 20000, 321.3},
     {&fex_dense_forward, BF16, 64, 8192, 8192, 2112, 1116},
-    /* what is multiplied, of either type; choices; narrow tiles */
-    {&fex_matrix_forward, BF16, 4096, 1, 1024, 4096, 104.2},
-    {&fex_matrix_forward, F16, 4096, 1, 1024, 4096, 140.4},
-    {&fex_matrix_forward, BF16, 1024, 128, 1024, 4096, 48.7},
-    {&fex_matrix_forward, BF16, 1024, 32, 1024, 1024, 16.5},
+    /* what is multiplied, of either type; choices; narrow tiles; ranges */
+    {&fex_matrix_forward, BF16, 4096, 1, 1024, 4096, 108.5},
+    {&fex_matrix_forward, F16, 4096, 1, 1024, 4096, 148.3},
+    {&fex_matrix_forward, BF16, 1024, 128, 1024, 4096, 47.2},
+    {&fex_matrix_forward, BF16, 1024, 32, 1024, 1024, 17.7},
+    {&fex_matrix_forward, BF16, 1024, 2048, 102400, 1024, 641.7},
 };
 
 START_TEST(estimates_are_of_an_h200)
@@ -542,9 +547,9 @@ static const struct {
     {&fex_dense_forward, F16, 102400, 100000,
      "tile=128x256/128x128 splits=1 tokens=31744"},
     {&fex_matrix_forward, BF16, 1024, 1000,
-     "tiles=128x64/64 tokens=1000"},
+     "tiles=128x64/64 ranges=1 tokens=1000"},
     {&fex_matrix_forward, F16, 4096, 100000,
-     "tiles=128x256/256 tokens=11136"},
+     "tiles=128x256/256 ranges=1 tokens=20096"},
 };
 
 START_TEST(launches_are_put_in_words)

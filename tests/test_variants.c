@@ -168,7 +168,8 @@ END_TEST
 /* What the number of experts decides of a kernel: for gathering, how wide
  * chunks of columns are and in digits of how many bits pairs are sorted; for
  * the dense family, what is laid out by blocks of experts, the tile of scores,
- * and how far routes are read ahead. Gathered dot products, the sums of the
+ * and how far routes are read ahead; for the matrix family, how many blocks of
+ * experts are counted and how many choices a tile has. Gathered dot products, the sums of the
  * tables' gradients and the cluster family's kernel do not depend on it. */
 static struct {
     const char *file, *constant;
@@ -185,6 +186,9 @@ static struct {
     {"dense_states_wgmma.cu", "ROUNDS", 0},
     {"dense_states_wgmma.cu", "BLOCKS_LONG", 0},
     {"dense_states_mma.cu", "ROUNDS", 0},
+    {"matrix_lists.cu", "COUNTERS", 0},
+    {"matrix_lists.cu", "SHARED_BYTES", 0},
+    {"matrix_scores.cu", "AHEAD", 0},
 };
 
 static void note_difference(const char *file, const char *constant)

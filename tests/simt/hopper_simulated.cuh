@@ -114,6 +114,8 @@ __device__ __forceinline__ void copy_tile(const fex_tensor_map *map, void *to,
                         -static_cast<int>(elements * sizeof(Element)), line);
 }
 
+__device__ __forceinline__ void prefetch_row(const void *, unsigned) {}
+
 __device__ __forceinline__ void publish_shared() {}
 
 template <int REGISTERS> __device__ __forceinline__ void registers_drop() {}
@@ -129,20 +131,12 @@ __device__ __forceinline__ Descriptor descriptor_of(const void *tile)
     return reinterpret_cast<uintptr_t>(tile) / 16;
 }
 
-constexpr int ROWS_OF_BOX = 64;
-
-__device__ __forceinline__ Descriptor descriptor_of_rows(const void *boxes)
-{
-    return descriptor_of(boxes);
-}
-
 struct SimtProduct {
     float *sums;
     int count; // of sums: half the columns
     bool from_registers;
     float a[2][32]; // then this; else from a tile
     Descriptor a_tile, b;
-    bool b_by_rows; // as descriptor_of_rows has it
     void (*carry_out)(const SimtProduct &product);
     bool add;
     int group;
@@ -188,22 +182,6 @@ __forceinline__ float simt_tile_element(Descriptor tile, int row, int k)
         tile, row, k * static_cast<int>(sizeof(Storage)))));
 }
 
-// Of boxes of rows along the depth.
-__forceinline__ const unsigned short *simt_box_element(Descriptor boxes,
-                                                       int column, int k)
-{
-    const Descriptor box = boxes + column / 64 * (ROWS_OF_BOX * 128 / 16);
-    return reinterpret_cast<const unsigned short *>(
-        simt_tile_byte(box, k, column % 64 * 2));
-}
-
-template <typename Element>
-__forceinline__ float simt_b_element(const SimtProduct &p, int column, int k)
-{
-    return p.b_by_rows ? half_to_float(*simt_box_element(p.b, column, k))
-                       : simt_tile_element<Element>(p.b, column, k);
-}
-
 // Rows that a product reads, as far as their 32 bytes.
 __forceinline__ void simt_read_rows(Descriptor tile, int first, int count)
 {
@@ -212,14 +190,6 @@ __forceinline__ void simt_read_rows(Descriptor tile, int first, int count)
             simt_runtime_of_module->access(
                 reinterpret_cast<const void *>(simt_tile_byte(tile, row, byte)),
                 16, SIMT_READ);
-}
-
-__forceinline__ void simt_read_boxes(Descriptor boxes, int columns)
-{
-    for (int k = 0; k < 16; ++k)
-        for (int column = 0; column < columns; column += 8)
-            simt_runtime_of_module->access(simt_box_element(boxes, column, k),
-                                           16, SIMT_READ);
 }
 
 // Lane l of warp w has rows 16 w + l / 4 and that + 8, columns 8 j + 2 (l % 4)
@@ -232,10 +202,7 @@ __attribute__((no_sanitize("thread"))) void simt_multiply(const SimtProduct &p)
     const int warp_row = static_cast<int>(threadIdx.x) / 32 % 4 * 16;
     const int first = warp_row + lane / 4;
     if (lane == 0) {
-        if (p.b_by_rows)
-            simt_read_boxes(p.b, p.count * 2);
-        else
-            simt_read_rows(p.b, 0, p.count * 2);
+        simt_read_rows(p.b, 0, p.count * 2);
         if (!p.from_registers)
             simt_read_rows(p.a_tile, warp_row, 16);
     }
@@ -250,7 +217,7 @@ __attribute__((no_sanitize("thread"))) void simt_multiply(const SimtProduct &p)
         const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
         float sum = p.add ? p.sums[i] : 0.0f;
         for (int k = 0; k < DEPTH; ++k)
-            sum += a[i / 2 % 2][k] * simt_b_element<Element>(p, column, k);
+            sum += a[i / 2 % 2][k] * simt_tile_element<Element>(p.b, column, k);
         p.sums[i] = sum;
     }
 }
@@ -301,34 +268,24 @@ __device__ __forceinline__ void product(float (&sums)[COUNT], Descriptor a,
                                         Descriptor b, bool add)
 {
     simt_begin_product(
-        {sums, COUNT, false, {}, a, b, false,
-         simt_multiply<SimtElement<DTYPE>>, add, 0});
-}
-
-template <int COUNT>
-__device__ __forceinline__ void product_of_rows(float (&sums)[COUNT],
-                                                Descriptor a, Descriptor b,
-                                                bool add)
-{
-    simt_begin_product(
-        {sums, COUNT, false, {}, a, b, true,
-         simt_multiply<SimtElement<FEX_KERNEL_F16>>, add, 0});
+        {sums, COUNT, false, {}, a, b, simt_multiply<SimtElement<DTYPE>>,
+         add, 0});
 }
 
 // Lanes tell each other their registers when the product begins: that they are
 // left alone after it is not seen here. A register has the elements of STEP
 // columns from STEP * (l % 4) on, the next but one those half the depth
 // further.
-template <typename Element>
-__forceinline__ void simt_product_of_registers(float (&sums)[64],
+template <typename Element, int COUNT>
+__forceinline__ void simt_product_of_registers(float (&sums)[COUNT],
                                                const unsigned (&a)[4],
                                                Descriptor b, bool add, int line)
 {
     using Storage = typename Element::Storage;
     constexpr int DEPTH = Element::DEPTH;
     constexpr int STEP = DEPTH / 8;
-    SimtProduct product = {sums,  64, true, {}, 0, b, false,
-                           simt_multiply<Element>, add, 0};
+    SimtProduct product = {
+        sums, COUNT, true, {}, 0, b, simt_multiply<Element>, add, 0};
     const SimtWords *const lanes =
         simt_tell(simt_words, {{a[0], a[1], a[2], a[3]}}, line);
     const int first = static_cast<int>(threadIdx.x) % 32 / 4 * 4;
@@ -341,7 +298,8 @@ __forceinline__ void simt_product_of_registers(float (&sums)[64],
     simt_begin_product(product);
 }
 
-__device__ __forceinline__ void product(float (&sums)[64],
+template <int COUNT>
+__device__ __forceinline__ void product(float (&sums)[COUNT],
                                         const unsigned (&a)[4], Descriptor b,
                                         bool add, int line = __builtin_LINE())
 {
