@@ -24,21 +24,35 @@ broken matrix_tile.cuh 'the last warp to read a stage is not waited for' \
     's/\(&ring.empty\[i\], COMPUTE_WARPS\));/\1 - 1);/'
 broken matrix_tile.cuh 'a stage is not waited for the second time' \
     's/\(barrier_wait(&ring.full\[at.stage\]\), at.parity);/\1, 0);/'
-broken matrix_tile.cuh 'the last rows of a ragged tile are left out' \
+broken matrix_tile.cuh 'a block takes one tile only' \
+    's/tile += static_cast<int>(gridDim.x))/tile += tiles)/'
+broken matrix_clearing.cuh 'the last rows of a ragged tile are left out' \
     's/(own - first_row() + STEP - 1)/(own - first_row())/'
-broken matrix_tile.cuh 'rows behind the last token are written' \
+broken matrix_clearing.cuh 'rows behind the last token are written' \
     's/rows < ROWS ? rows : ROWS/ROWS/'
 
 broken matrix_lists.cu 'no barrier before choices are counted' \
-    '/^    Slots slots = load_slots/{n;d}'
+    '/^ *static_cast<int>(threadIdx.x) \/ TOKEN_THREADS);/{n;d}'
 broken matrix_lists.cu 'no barrier before counts are added up' \
-    '/^    count_choices(shared/{n;d}'
+    '/^        count_repeats(shared/{n;d}'
+broken matrix_lists.cu 'no barrier before the totals of warps are' \
+    '/^        shared.totals\[.*= start + own;/{n;d}'
 broken matrix_lists.cu 'no barrier before starts are read' \
-    '/^    store_starts(shared/{n;d}'
+    '/^    add_up(shared);/{n;d}'
 broken matrix_lists.cu 'no barrier before the list is stored' \
     '/^    list_choices(shared/{n;d}'
+broken matrix_lists.cu 'a block begins where its last counter does' \
+    's/\[i << bins.shift\]/[((i + 1) << bins.shift) - 1]/'
+broken matrix_lists.cu 'repeats are not counted from 0 on' \
+    's/shared.repeats = 0;/;/'
+broken matrix_lists.cu 'repeats are counted among the others, too' \
+    's/(slots.full & ~slots.repeats) >> j/slots.full >> j/'
+broken matrix_lists.cu 'repeats of a warp are listed in the same place' \
+    's/before, 0) + __popc(all & lanes_below(lane));/before, 0);/'
+broken matrix_lists.cu 'repeats are listed over the others' \
+    's/repeat ? shared.count : /repeat ? 0 : /'
 broken matrix_lists.cu 'scores of empty slots are not written' \
-    's/scores\[j \* 32\] = 0.0f;/;/'
+    's/scores\[j \* TOKEN_THREADS\] = 0.0f;/;/'
 broken matrix_lists.cu 'the last of an odd number of choices is not stored' \
     's/if (count % 2 != 0 \&\& threadIdx.x == 0)/if (false)/'
 broken matrix_lists.cu 'tokens behind the last have choices' \
@@ -51,53 +65,109 @@ broken matrix_repeats.cuh 'no meeting before marks are no more' \
 broken matrix_repeats.cuh 'no meeting before keys are read' \
     '/^        merge.firsts\[i\] = NO_KEY;/{n;d}'
 broken matrix_repeats.cuh 'no meeting after 32 keys' \
-    '/^        merge_key(merge, first + lane, count);/{n;d}'
+    '/^        atomicOr(&merge.repeats/{n;n;d}'
+broken matrix_repeats.cuh 'no meeting before a queue is read' \
+    '/^        queued += __popc(all);/{n;d}'
+broken matrix_repeats.cuh 'no meeting before a queue is filled again' \
+    '/^        queued -= 32;/{n;d}'
+broken matrix_repeats.cuh 'keys of the warps before do not count' \
+    's/before += i < warp_of_token() ? keys : 0;/;/'
 broken matrix_repeats.cuh 'sums of later keys do not count' \
-    's/merge.weights\[first & 0xffffu\] += sum;/;/'
+    's/merge.weights\[first\] += sum;/;/'
+broken matrix_repeats.cuh 'each 32 keys have firsts of their own' \
+    's/^                   count > 32);/                   false);/'
+broken matrix_repeats.cuh 'repeats do not know the slot of the first' \
+    's/merge.weights\[slot\] = __uint_as_float(first);/;/'
+broken matrix_repeats.cuh 'repeats are not told from firsts' \
+    's/atomicOr(&merge.repeats\[.*$/;/'
+broken matrix_repeats.cuh 'the rest of a queue is left out' \
+    's/static_cast<int>(lane) < queued, true);/false, true);/'
 
-broken matrix_group.cuh 'half the columns of a block' \
-    's/(FEX_MATRIX_BLOCK - 1u)/(FEX_MATRIX_BLOCK \/ 2 - 1u)/'
-broken matrix_listed.cuh 'a piece ends where its repeats begin' \
-    's/return begin(piece + 1);/return repeats(piece);/'
+broken matrix_group.cuh 'half the columns of a tile' \
+    's/(FEX_MATRIX_ACROSS - 1u)/(FEX_MATRIX_ACROSS \/ 2 - 1u)/'
 
-broken matrix_halves.cuh 'largest numbers come before they are cleared' \
-    's/wait_for_primary();/;/'
-broken matrix_halves.cuh 'U is not scaled' \
-    's/times_halves(word, ROW_SCALE_PAIR)/times_halves(word, 0x3f803f80u)/'
+broken matrix_listed.cuh 'all groups have the rows of the first' \
+    's/% 32 \/ LANES \* GROUP;/* 0;/'
+broken matrix_listed.cuh 'lanes take choices one after the other' \
+    's/begin + j \* LANES/begin + j/g'
+broken matrix_listed.cuh 'a tile ends where its first block does' \
+    's/end = starts\[blocks\];/end = starts[1];/'
+broken matrix_listed.cuh 'groups behind the last token are read' \
+    's/if (own < args.num_tokens) {/{/'
 
 broken matrix_scores.cu 'lists are not waited for' \
     's/wait_for_primary();/;/'
-broken matrix_scores.cu 'P is not cleared to the end' \
+broken matrix_clearing.cuh 'P is not cleared to the end' \
     's/left = Own::count_of(args.num_tokens - token);/left = Own::COUNT - 1;/'
-broken matrix_scores.cu 'the second part of P is not cleared' \
+broken matrix_clearing.cuh 'the second part of P is not cleared' \
     's/j < WEIGHT_PARTS; ++j/j < 1; ++j/'
-broken matrix_tile.cuh 'a block takes one tile only' \
-    's/tile += static_cast<int>(gridDim.x))/tile += tiles)/'
 broken matrix_scores.cu 'no meeting before scores are taken' \
     '/zeros are there before weights, too/d'
 broken matrix_scores.cu 'no meeting before the next piece' \
-    '/^        take_scores(args, piece/{n;d}'
+    '/^        finish_rest(finish, piece/{n;d}'
 broken matrix_scores.cu 'the second part of a weight is left out' \
     's/if (WEIGHT_PARTS == 2)/if (false)/'
-broken matrix_scores.cu 'repeats have weights of their own' \
-    's/expert, k < repeats);/expert, true);/'
-broken matrix_scores.cu 'choices beyond the first batch are left out' \
-    's/while (k < end) {/if (k < end) {/'
+broken matrix_scores.cu 'scores are taken of every block' \
+    's/if (block_of(listed.ahead\[j\].place) == block)/if (true)/'
+broken matrix_scores.cu 'choices beyond those ahead are left out' \
+    's/^        finish_rest(finish, piece, block);/        ;/'
+broken matrix_scores.cu 'choices beyond those ahead are of every block' \
+    's/if (block_of(own\[j\].place) == block)/if (own[j].place != NO_PLACE)/'
 broken matrix_scores.cu 'a block of experts that is not whole is left out' \
     's/\(expert + i \* COLUMNS\) < args/\1 + 63 < args/'
 
 broken matrix_states.cu 'P is not waited for' \
-    's/wait_for_primary();/;/'
-broken matrix_states.cu 'no meeting before states are stored' \
-    '/^            \*piece.pair_at(row, column) =/{n;n;d}'
-broken matrix_states.cu 'no meeting before the next piece' \
-    '/^            unfit |= store_piece/{n;d}'
-broken matrix_states.cu 'a tile of columns that is not whole is left out' \
-    's/= ceil_div(HIDDEN_SIZE, ACROSS)/= max_of(HIDDEN_SIZE \/ ACROSS, 1)/'
-broken matrix_states.cu 'columns behind the last are stored' \
-    's/if (i \* COLUMNS < columns)/if (true)/'
+    '/^    Ring<STAGES> at;/{n;s/wait_for_primary();/;/;}'
+broken matrix_states.cu 'scores of repeats do not wait for others' \
+    '/void copy_scores(/{n;n;s/wait_for_primary();/;/;}'
+broken matrix_states.cu 'repeats have no scores' \
+    's/warp == COMPUTE_WARPS \&\& args.scores != nullptr/false/'
+broken matrix_states.cu 'a block has the repeats of one group' \
+    's/group += gridDim.x/group += plain.choices.num_tokens/'
+broken matrix_states.cu 'repeats have the score of another slot' \
+    's/scores\[__float_as_uint(repeat.weight)\]/scores[0]/'
+broken matrix_states.cu 'all ranges are of the first experts' \
+    's/range, range \* each, min_of/range, 0, min_of/'
+broken matrix_states.cu 'sums over ranges are not brought back' \
+    's/sums\[i \* 4 + \([123]\)\] \* unscale/sums[i * 4 + \1]/g'
+broken matrix_states.cu 'the second part of P is the first' \
+    's/part \* tokens + task.token/task.token/'
+broken matrix_states.cu 'the second part of P is left out' \
+    's/part < WEIGHT_PARTS/part < 1/;s/WEIGHT_PARTS \* task.count/task.count/'
+broken matrix_columns.cuh 'a second half of a stage has columns of the first' \
+    's/part \* (DEPTH \/ PARTS) + lane/lane/'
+broken matrix_columns.cuh 'a stage is not waited for the second time' \
+    's/\(barrier_wait(&ring.full\[at.stage\]\), at.parity);/\1, 0);/'
+broken matrix_columns.cuh 'a stage is released while its product runs' \
+    's/product_wait<1>();/product_wait<2>();/'
+broken matrix_columns.cuh 'a stage is released with each half of the next' \
+    's/if (part == 0 \&\& i > 0/if (i > 0/'
+broken matrix_columns.cuh 'the last product is not waited for' \
+    's/product_wait<0>();/product_wait<1>();/'
+broken matrix_columns.cuh 'a stage that is left is not multiplied' \
+    's/^    if (i < stages)/    if (false)/'
+broken matrix_columns.cuh 'U is not scaled' \
+    's/times_halves(word, ROW_SCALE_PAIR)/times_halves(word, 0x3f803f80u)/'
 broken matrix_states.cu 'all pieces mark the vectors of the first' \
-    's/ << i \* Own::COUNT;/;/'
+    's/ << i \* Finish::EACH;/;/'
+
+broken matrix_finish.cuh 'no meeting before states are taken' \
+    '/^        put(piece, words);/{n;d}'
+broken matrix_finish.cuh 'no meeting before the next piece' \
+    '/^        __syncwarp();/{N;/return unfit;/s/.*\n//;}'
+broken matrix_finish.cuh 'lanes take the same column of pairs' \
+    's/^                threadIdx.x % 2 == 0/                true/'
+broken matrix_finish.cuh 'columns behind the last are stored' \
+    's/token >= count || column >= HIDDEN_SIZE/token >= count/'
+broken matrix_finish.cuh 'tokens behind the last are stored' \
+    's/token >= count || column >= HIDDEN_SIZE/column >= HIDDEN_SIZE/'
+
+broken matrix_sum.cu 'sums over ranges are not waited for' \
+    's/wait_for_primary();/;/'
+broken matrix_sum.cu 'the last range is left out' \
+    's/range < args.ranges;/range < args.ranges - 1;/'
+broken matrix_sum.cu 'all pieces of a tile are the first' \
+    's/piece \* FOURS \* 32 + threadIdx/threadIdx/'
 
 # What is no good in f16 is in one group of tests, which is far behind.
 CK_RUN_CASE=numbers
@@ -106,11 +176,23 @@ broken matrix_lists.cu 'levels are not cleared' \
     's/args.levels\[token\] = 0;/;/'
 broken matrix_scores.cu 'faint rows are not told' \
     's/magnitude >= LARGEST_MIN/magnitude > 0.0f/'
-broken matrix_states.cu 'unfit columns of U are not computed anew' \
-    's/level == FEX_WEIGHTS_FAINT || up_unfit/level == FEX_WEIGHTS_FAINT/'
-broken matrix_states.cu 'sums that are no numbers are stored' \
-    's/ || is_unfit(states))/)/'
-broken matrix_states.cu 'one vector of a lane is computed anew' \
+broken matrix_scores.cu 'what choices weigh is not listed' \
+    's/store_choice(listed.list + k, place, weight);/;/'
+broken matrix_columns.cuh 'U is good whatever it is' \
+    's/enough || none ? UNSCALE/true ? UNSCALE/'
+broken matrix_states.cu 'levels are not waited for' \
+    '/^        Ring<STAGES> at;/{n;s/wait_for_primary();/;/;}'
+broken matrix_finish.cuh 'faint tokens are not computed anew' \
+    's/(faint\[i \/ 2\] >> token % 32 & 1u) != 0 || //'
+broken matrix_finish.cuh 'sums that are no numbers are stored' \
+    's/ || is_unfit(own))/)/'
+broken matrix_finish.cuh 'one vector of a lane is computed anew' \
     's/unfit != 0; unfit &= unfit - 1/unfit != 0; unfit = 0/'
+broken matrix_plain.cuh 'weights are those of any token' \
+    's/if (row_of(choice.place) == .*$/if (true)/'
+broken matrix_plain.cuh 'repeats are not known' \
+    's/\[bins + 1\];/[bins];/'
+broken matrix_plain.cuh 'repeats count' \
+    's/ || __float_as_uint(weights\[k\]) == REPEAT)/)/'
 
 finish
