@@ -248,7 +248,7 @@ typedef struct fex_matrix_lists_args {
                         * the repeats end */
     float *scores;     /* (T, K) or NULL; empty slots get 0 */
     fex_i64 scores_stride;
-    unsigned *levels; /* [T]: set to 0 */
+    unsigned *levels; /* [T]: set to FEX_WEIGHTS_NONE */
 } fex_matrix_lists_args;
 FEX_ASSERT_OFFSET(fex_matrix_lists_args, lists, 48);
 FEX_STATIC_ASSERT(sizeof(fex_matrix_lists_args) == 88);
@@ -296,8 +296,8 @@ FEX_STATIC_ASSERT(sizeof(fex_matrix_plain) == 80);
 typedef struct fex_matrix_states_args {
     fex_tensor_map weights_map; /* of P: (parts of a weight * T, E) */
     fex_tensor_map up_map;      /* (E, H) */
-    fex_matrix_plain plain;     /* and the next two where there is one range */
-    void *expert_states; /* (T, H) */
+    fex_matrix_plain plain;
+    void *expert_states; /* (T, H), where there is one range */
     fex_i64 expert_states_stride;
     float *partials; /* [ranges][tiles]: sums, as a warp has them; or NULL */
     float *scores;   /* (T, K) or NULL; those of repeats are filled in */

@@ -32,7 +32,7 @@ __device__ __forceinline__ void round_sums(float4 sums, float scale,
 
 // A warp's. Rows are as long as lets those who write and those who read them meet
 // different banks.
-struct Piece {
+struct alignas(16) Piece {
     unsigned pairs[PIECE_TOKENS][12];
 };
 

@@ -71,6 +71,10 @@ struct Merge {
     int counts[TOKEN_WARPS]; // of a warp's keys
     unsigned queues[TOKEN_WARPS][TOKEN_WARPS > 1 ? 64 : 1];
 };
+static_assert(sizeof(Merge::keys) + sizeof(Merge::weights) +
+                      sizeof(Merge::repeats) + sizeof(Merge::firsts) >=
+                  sizeof(Marks),
+              "counts of keys come while marks are still read");
 
 union alignas(8) Token {
     Marks marks;
@@ -128,7 +132,6 @@ __device__ __forceinline__ bool find_alike(Marks &marks, const Slots &slots,
         const unsigned again = marks.again[word(j)];
         alike |= static_cast<unsigned>((again & bit(j)) != 0) << j;
     }
-    token_sync(); // marks are no more
     return true;
 }
 
@@ -141,8 +144,8 @@ __device__ __forceinline__ int keys_before(Merge &merge, unsigned alike,
     for (int j = 0; j < ROUNDS; ++j)
         own += __popc(__ballot_sync(FULL_WARP, (alike >> j & 1u) != 0));
     if (threadIdx.x % 32 == 0)
-        merge.counts[warp_of_token()] = own;
-    token_sync();
+        merge.counts[warp_of_token()] = own; // where no marks are
+    token_sync(); // marks are no more
     int before = 0;
     count = 0;
 #pragma unroll

@@ -21,8 +21,7 @@
 
 constexpr int COLUMNS = FEX_MATRIX_BLOCK; // of a piece
 constexpr int PIECES = ACROSS / COLUMNS;
-constexpr int REST =
-    2; // choices beyond those ahead that a lane has at one time
+constexpr int REST = 2; // choices of a lane at one time, beyond those ahead
 
 // When starts, and then lists, are loaded. The kernel ahead makes them, and a
 // block's first tile waits for them as late as may be.
@@ -37,7 +36,7 @@ static_assert(HIDDEN_SIZE % 8 == 0, "the copy engine takes rows of 16 bytes");
 // ---- Shared memory
 
 // Of a warp's rows.
-struct Piece {
+struct alignas(16) Piece {
     float sums[ROWS][COLUMNS];
 
     // Rows are shifted against each other so that those who write meet different
@@ -151,7 +150,10 @@ struct Finish {
     __device__ __forceinline__ static float weigh(const fex_choice &choice,
                                                   float score)
     {
-        return choice.weight * score * reciprocal(1.0f + expf(-score));
+        // Rounded in one way wherever it is compiled: which choices are ahead
+        // is not the same each time.
+        const float gate = reciprocal(__fadd_rn(1.0f, expf(-score)));
+        return __fmul_rn(choice.weight, __fmul_rn(score, gate));
     }
     // Choice number k.
     __device__ __forceinline__ void store(int k, unsigned place, float score,

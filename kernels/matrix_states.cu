@@ -160,6 +160,7 @@ __device__ __forceinline__ void compute_tile(const fex_matrix_states_args &args,
     Levels levels[PIECES]; // read while products run
     Judge judge;
     Sums sums;
+#pragma unroll
     for (int i = 0; i < PIECES; ++i)
         levels[i].load(args.plain, task.token + i * PIECE_TOKENS);
     multiply_columns(shared.ring, at, sums, WEIGHT_PARTS * task.count, judge);

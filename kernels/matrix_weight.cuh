@@ -6,14 +6,15 @@
 #include "arguments.h"
 #include "routes.cuh"
 
-// ---- Constants: from the prelude DTYPE
+// ---- Constants: from the prelude DTYPE, TOP_K
 
 // Weights are multiplied by this, that f16 may hold them: the largest of a token
-// from 2^-19 to 2^7.
-constexpr float WEIGHT_SCALE = 512.0f;
-constexpr float LARGEST_MIN = 0x1p-10f; // of a token, when scaled
-// As what is left of a weight in f16, they have a second part where more bits
-// than 11 count.
+// from 2^-19 to 2^7; of many, which are smaller and lose more together, from 2^-20
+// to 2^4.
+constexpr bool MANY = TOP_K > 512;
+constexpr float WEIGHT_SCALE = MANY ? 4096.0f : 512.0f;
+constexpr float LARGEST_MIN = MANY ? 0x1p-8f : 0x1p-10f; // of a token, scaled
+// Where more bits than 11 count, a weight has a second part: what rounding left.
 constexpr int WEIGHT_PARTS = DTYPE == FEX_KERNEL_BF16 ? 1 : 2;
 // Brings sums of weights times U back.
 constexpr float UNSCALE =

@@ -19,6 +19,8 @@ enum {
     KERNELS
 };
 
+_Static_assert(KERNELS <= FEX_KERNELS_MAX, "there is room for all");
+
 #define PRODUCT_THREADS 384
 #define SUM_THREADS 256
 #define PREFETCH_MAX (16 << 20) /* bytes of up rows that stay in L2 meanwhile */
@@ -73,7 +75,8 @@ static void describe_lists(const fex_problem *problem,
                            fex_kernel_spec *spec)
 {
     const fex_matrix_listing listing = fex_matrix_listing_of(problem);
-    const int64_t slots = problem->top_k * listing.group / listing.threads;
+    const int64_t slots =
+        fex_ceil_div(problem->top_k * listing.group, listing.threads);
     const int min_blocks = listing.threads > 512 ? 1 : slots > 4 ? 2 : 3;
     fex_spec_init(spec, "matrix_lists.cu", "fex_matrix_lists", architecture);
     fex_spec_add(spec, "ROUTING_DTYPE", (int64_t)problem->routing_dtype);

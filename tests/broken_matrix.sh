@@ -60,8 +60,6 @@ broken matrix_lists.cu 'tokens behind the last have choices' \
 
 broken matrix_repeats.cuh 'no meeting before marks are read' \
     '/^            atomicOr(&marks.again/{n;d}'
-broken matrix_repeats.cuh 'no meeting before marks are no more' \
-    '/marks are no more/d'
 broken matrix_repeats.cuh 'no meeting before keys are read' \
     '/^        merge.firsts\[i\] = NO_KEY;/{n;d}'
 broken matrix_repeats.cuh 'no meeting after 32 keys' \
@@ -74,8 +72,6 @@ broken matrix_repeats.cuh 'keys of the warps before do not count' \
     's/before += i < warp_of_token() ? keys : 0;/;/'
 broken matrix_repeats.cuh 'sums of later keys do not count' \
     's/merge.weights\[first\] += sum;/;/'
-broken matrix_repeats.cuh 'each 32 keys have firsts of their own' \
-    's/^                   count > 32);/                   false);/'
 broken matrix_repeats.cuh 'repeats do not know the slot of the first' \
     's/merge.weights\[slot\] = __uint_as_float(first);/;/'
 broken matrix_repeats.cuh 'repeats are not told from firsts' \
@@ -116,10 +112,6 @@ broken matrix_scores.cu 'choices beyond those ahead are of every block' \
 broken matrix_scores.cu 'a block of experts that is not whole is left out' \
     's/\(expert + i \* COLUMNS\) < args/\1 + 63 < args/'
 
-broken matrix_states.cu 'P is not waited for' \
-    '/^    Ring<STAGES> at;/{n;s/wait_for_primary();/;/;}'
-broken matrix_states.cu 'scores of repeats do not wait for others' \
-    '/void copy_scores(/{n;n;s/wait_for_primary();/;/;}'
 broken matrix_states.cu 'repeats have no scores' \
     's/warp == COMPUTE_WARPS \&\& args.scores != nullptr/false/'
 broken matrix_states.cu 'a block has the repeats of one group' \
@@ -180,19 +172,7 @@ broken matrix_scores.cu 'what choices weigh is not listed' \
     's/store_choice(listed.list + k, place, weight);/;/'
 broken matrix_columns.cuh 'U is good whatever it is' \
     's/enough || none ? UNSCALE/true ? UNSCALE/'
-broken matrix_states.cu 'levels are not waited for' \
-    '/^        Ring<STAGES> at;/{n;s/wait_for_primary();/;/;}'
 broken matrix_finish.cuh 'faint tokens are not computed anew' \
     's/(faint\[i \/ 2\] >> token % 32 & 1u) != 0 || //'
-broken matrix_finish.cuh 'sums that are no numbers are stored' \
-    's/ || is_unfit(own))/)/'
-broken matrix_finish.cuh 'one vector of a lane is computed anew' \
-    's/unfit != 0; unfit &= unfit - 1/unfit != 0; unfit = 0/'
-broken matrix_plain.cuh 'weights are those of any token' \
-    's/if (row_of(choice.place) == .*$/if (true)/'
-broken matrix_plain.cuh 'repeats are not known' \
-    's/\[bins + 1\];/[bins];/'
-broken matrix_plain.cuh 'repeats count' \
-    's/ || __float_as_uint(weights\[k\]) == REPEAT)/)/'
 
 finish

@@ -244,6 +244,8 @@ static const case_spec unchosen_cases[] = {
     {BF16, SIZES(64, 32, 200, 70)},
     {F16, SIZES(136, 4, 200, 70)},
     {F32, SIZES(64, 32, 200, 7)},
+    /* and those of ranges of experts */
+    {BF16, SIZES(64, 32, 3000, 20)},
 };
 
 START_TEST(rows_not_chosen_may_be_nan)
@@ -287,9 +289,13 @@ static const scaled_case scaled_cases[] = {
      CASE_ROUTING_WEIGHTS,
      0x1p13},
     {{F16, SIZES(64, 32, 96, 20)}, CASE_ROUTING_WEIGHTS, 0x1p-6},
+    /* sums over ranges of experts */
+    {{BF16, SIZES(64, 32, 3000, 20)}, CASE_UP_WEIGHTS, 0x1p-100},
+    {{F16, SIZES(64, 32, 3000, 20)}, CASE_UP_WEIGHTS, 0x1p13},
+    {{BF16, SIZES(64, 32, 3000, 20)}, CASE_ROUTING_WEIGHTS, 0x1p-80},
 };
 
-/* In more than one piece of a tile of columns. */
+/* In more than one piece of a tile. */
 static const scaled_case wide_scaled_cases[] = {
     {{BF16, SIZES(504, 4, 96, 500)}, CASE_UP_WEIGHTS, 0x1p13},
     {{F16, SIZES(504, 4, 96, 500)}, CASE_ROUTING_WEIGHTS, 0x1p-12},

@@ -87,7 +87,7 @@ static const struct {
     fex_matrix_width width;
     int64_t ahead;
 } reads_ahead[] = {
-    {1, 1000000, FEX_MATRIX_WIDE, 1},
+    {1, 262144, FEX_MATRIX_WIDE, 1},
     {32, 1024, FEX_MATRIX_NARROW,
      2},                            /* 32 expected of 16 tokens, by 32 lanes */
     {32, 1024, FEX_MATRIX_WIDE, 5}, /* 128 */
