@@ -145,7 +145,7 @@ __device__ __forceinline__ int keys_before(Merge &merge, unsigned alike,
         own += __popc(__ballot_sync(FULL_WARP, (alike >> j & 1u) != 0));
     if (threadIdx.x % 32 == 0)
         merge.counts[warp_of_token()] = own; // where no marks are
-    token_sync(); // marks are no more
+    token_sync();                            // marks are no more
     int before = 0;
     count = 0;
 #pragma unroll
