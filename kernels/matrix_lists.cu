@@ -21,7 +21,7 @@ constexpr int EACH = COUNTERS / THREADS;        // counters of a thread
 constexpr unsigned NUMBER = FEX_MATRIX_EXPERTS; // above any expert
 
 static_assert(COUNTERS == EACH * THREADS && WARPS <= 32);
-static_assert(TOP_K <= FEX_MATRIX_TOP_K && ROUNDS <= 32, "a bit for each");
+static_assert(TOP_K <= FEX_MATRIX_TOP_K && ROUNDS < 32, "a bit for each");
 static_assert(TOP_K * GROUP <= NO_KEY / NUMBER, "numbers above experts");
 
 // ---- Shared memory
