@@ -8,16 +8,19 @@ set -eu
 FLASHEXPERT_SIM_RACES=1
 export FLASHEXPERT_SIM_RACES
 "$top_srcdir/tests/simt/run.sh" "$top_builddir/tests/test_forward"
-FLASHEXPERT_FAMILY=gather \
+# What is for whole matrices takes long, and tells other families little.
+CK_EXCLUDE_TAGS=matrix FLASHEXPERT_FAMILY=gather \
     "$top_srcdir/tests/simt/run.sh" "$top_builddir/tests/test_forward" small
 # Fresh shared memory is no NaN, which would have sums computed anew.
 FLASHEXPERT_FAMILY=dense
 FLASHEXPERT_SIM_POISON=68
 export FLASHEXPERT_FAMILY FLASHEXPERT_SIM_POISON
-"$top_srcdir/tests/simt/run.sh" "$top_builddir/tests/test_forward"
+CK_EXCLUDE_TAGS=matrix \
+    "$top_srcdir/tests/simt/run.sh" "$top_builddir/tests/test_forward"
 # With so many multiprocessors tiles of every width are chosen.
 FLASHEXPERT_FAMILY=matrix FLASHEXPERT_SIM_SMS=8 \
     "$top_srcdir/tests/simt/run.sh" "$top_builddir/tests/test_forward"
 FLASHEXPERT_SIM_ARCH=8.6
-export FLASHEXPERT_SIM_ARCH
+CK_EXCLUDE_TAGS=matrix
+export FLASHEXPERT_SIM_ARCH CK_EXCLUDE_TAGS
 exec "$top_srcdir/tests/simt/run.sh" "$top_builddir/tests/test_forward"

@@ -421,6 +421,7 @@ END_TEST
 static TCase *add_group(Suite *suite, const char *name)
 {
     TCase *const tests = tcase_create(name);
+    tcase_set_tags(tests, name);
     tcase_add_checked_fixture(tests, device_suite_go_on, NULL);
     suite_add_tcase(suite, tests);
     return tests;
