@@ -20,14 +20,10 @@ broken matrix_tile.cuh 'stages are copied over while they are read' \
     '/^    barrier_wait(&ring.empty\[at.stage\], at.parity ^ 1);/d'
 broken matrix_tile.cuh 'a stage is released while its product runs' \
     's/product_wait<1>();/product_wait<2>();/'
-broken matrix_tile.cuh 'the last warp to read a stage is not waited for' \
-    's/\(&ring.empty\[i\], COMPUTE_WARPS\));/\1 - 1);/'
 broken matrix_tile.cuh 'a stage is not waited for the second time' \
     's/\(barrier_wait(&ring.full\[at.stage\]\), at.parity);/\1, 0);/'
 broken matrix_tile.cuh 'a block takes one tile only' \
     's/tile += static_cast<int>(gridDim.x))/tile += tiles)/'
-broken matrix_clearing.cuh 'rows behind the last token are written' \
-    's/rows < ROWS ? rows : ROWS/ROWS/'
 
 broken matrix_lists.cu 'no barrier before choices are counted' \
     '/^ *static_cast<int>(threadIdx.x) \/ TOKEN_THREADS);/{n;d}'
@@ -35,16 +31,12 @@ broken matrix_lists.cu 'no barrier before counts are added up' \
     '/^        count_repeats(shared/{n;d}'
 broken matrix_lists.cu 'no barrier before starts are read' \
     '/^    add_up(shared);/{n;d}'
-broken matrix_lists.cu 'no barrier before the list is stored' \
-    '/^    list_choices(shared/{n;d}'
 broken matrix_lists.cu 'repeats of a warp are listed in the same place' \
     's/before, 0) + __popc(all & lanes_below(lane));/before, 0);/'
 broken matrix_lists.cu 'repeats are listed over the others' \
     's/repeat ? shared.count : /repeat ? 0 : /'
 broken matrix_lists.cu 'scores of empty slots are not written' \
     's/scores\[j \* TOKEN_THREADS\] = 0.0f;/;/'
-broken matrix_lists.cu 'the last of an odd number of choices is not stored' \
-    's/if (count % 2 != 0 \&\& threadIdx.x == 0)/if (false)/'
 broken matrix_lists.cu 'tokens behind the last have choices' \
     's/token < args.choices.num_tokens ? TOP_K : 0/TOP_K/'
 
@@ -79,8 +71,6 @@ broken matrix_scores.cu 'no meeting before the next piece' \
     '/^        finish_rest(finish, piece/{n;d}'
 broken matrix_scores.cu 'the second part of a weight is left out' \
     's/if (WEIGHT_PARTS == 2)/if (false)/'
-broken matrix_scores.cu 'scores are taken of every block' \
-    's/if (block_of(listed.ahead\[j\].place) == block)/if (true)/'
 broken matrix_scores.cu 'choices beyond those ahead are left out' \
     's/^        finish_rest(finish, piece, block);/        ;/'
 broken matrix_scores.cu 'a block of experts that is not whole is left out' \
@@ -90,8 +80,6 @@ broken matrix_states.cu 'repeats have no scores' \
     's/warp == COMPUTE_WARPS \&\& args.scores != nullptr/false/'
 broken matrix_states.cu 'all ranges are of the first experts' \
     's/range, range \* each, min_of/range, 0, min_of/'
-broken matrix_states.cu 'sums over ranges are not brought back' \
-    's/sums\[i \* 4 + \([123]\)\] \* unscale/sums[i * 4 + \1]/g'
 broken matrix_states.cu 'the second part of P is left out' \
     's/part < WEIGHT_PARTS/part < 1/;s/WEIGHT_PARTS \* task.count/task.count/'
 broken matrix_columns.cuh 'a stage is not waited for the second time' \
