@@ -192,23 +192,23 @@ template <int PENDING> __device__ __forceinline__ void product_wait()
                  : __VA_ARGS__, "r"(static_cast<int>(add_to_sums)))
 
 // Both operands from tiles, by 64, 128 and 256 columns.
-#define FEX_PRODUCT_64(type, major)                                            \
+#define FEX_PRODUCT_64(type)                                                   \
     FEX_PRODUCT("m64n64k16", type, FEX_NAMES_32, FEX_SUMS_32(0), "%32", "%33", \
-                "%34", major, "l"(a), "l"(b))
-#define FEX_PRODUCT_128(type, major)                                           \
+                "%34", ", 0, 0", "l"(a), "l"(b))
+#define FEX_PRODUCT_128(type)                                                  \
     FEX_PRODUCT("m64n128k16", type, FEX_NAMES_64, FEX_SUMS_64, "%64", "%65",   \
-                "%66", major, "l"(a), "l"(b))
-#define FEX_PRODUCT_256(type, major)                                           \
+                "%66", ", 0, 0", "l"(a), "l"(b))
+#define FEX_PRODUCT_256(type)                                                  \
     FEX_PRODUCT("m64n256k16", type, FEX_NAMES_128, FEX_SUMS_128, "%128",       \
-                "%129", "%130", major, "l"(a), "l"(b))
+                "%129", "%130", ", 0, 0", "l"(a), "l"(b))
 template <int DTYPE>
 __device__ __forceinline__ void product(float (&sums)[32], Descriptor a,
                                         Descriptor b, bool add_to_sums)
 {
     if constexpr (DTYPE == FEX_KERNEL_BF16)
-        FEX_PRODUCT_64("bf16", ", 0, 0");
+        FEX_PRODUCT_64("bf16");
     else
-        FEX_PRODUCT_64("f16", ", 0, 0");
+        FEX_PRODUCT_64("f16");
 }
 
 template <int DTYPE>
@@ -216,9 +216,9 @@ __device__ __forceinline__ void product(float (&sums)[64], Descriptor a,
                                         Descriptor b, bool add_to_sums)
 {
     if constexpr (DTYPE == FEX_KERNEL_BF16)
-        FEX_PRODUCT_128("bf16", ", 0, 0");
+        FEX_PRODUCT_128("bf16");
     else
-        FEX_PRODUCT_128("f16", ", 0, 0");
+        FEX_PRODUCT_128("f16");
 }
 
 template <int DTYPE>
@@ -226,9 +226,9 @@ __device__ __forceinline__ void product(float (&sums)[128], Descriptor a,
                                         Descriptor b, bool add_to_sums)
 {
     if constexpr (DTYPE == FEX_KERNEL_BF16)
-        FEX_PRODUCT_256("bf16", ", 0, 0");
+        FEX_PRODUCT_256("bf16");
     else
-        FEX_PRODUCT_256("f16", ", 0, 0");
+        FEX_PRODUCT_256("f16");
 }
 
 // a from registers, as mma.sync has them, in f16.

@@ -12,13 +12,18 @@
 
 constexpr int STEPS = ceil_div(HIDDEN_SIZE, DEPTH); // stages of a product
 
-// A warp's rows of COLUMNS columns by vectors of 8 elements: a lane has one every
-// so many rows.
-template <int COLUMNS> struct Vectors {
+// A warp's rows of a tile, which it writes weights to next, by vectors of 8 elements:
+// a lane has one every so many rows.
+struct Clearing {
     static constexpr int WIDTH = 8;
-    static constexpr int LANES = COLUMNS / WIDTH; // of a row
-    static constexpr int STEP = 32 / LANES;       // rows
+    static constexpr int LANES = ACROSS / WIDTH; // of a row
+    static constexpr int STEP = 32 / LANES;      // rows
     static constexpr int COUNT = ROWS / STEP;
+    static constexpr int EACH = ceil_div(COUNT, STEPS);
+    static_assert(EACH * STEPS >= COUNT);
+    Half *to;           // the lane's next vector
+    fex_i64 step, part; // to the one after it, and to the same of the next part
+    int left;
 
     __device__ __forceinline__ static int first_row()
     {
@@ -34,26 +39,15 @@ template <int COLUMNS> struct Vectors {
         const int own = static_cast<int>(rows < ROWS ? rows : ROWS);
         return (own - first_row() + STEP - 1) / STEP;
     }
-};
-
-// A warp's rows of a tile, which it writes weights to next.
-struct Clearing {
-    using Own = Vectors<ACROSS>;
-    static constexpr int EACH = ceil_div(Own::COUNT, STEPS);
-    static_assert(EACH * STEPS >= Own::COUNT);
-    Half *to;           // the lane's next vector
-    fex_i64 step, part; // to the one after it, and to the same of the next part
-    int left;
-
     __device__ __forceinline__ Clearing(const fex_matrix_scores_args &args,
                                         int token, int expert)
-        : to(args.weights + (token + Own::first_row()) * args.weights_stride +
-             expert + Own::column()),
-          step(Own::STEP * args.weights_stride),
+        : to(args.weights + (token + first_row()) * args.weights_stride +
+             expert + column()),
+          step(STEP * args.weights_stride),
           part(args.num_tokens * args.weights_stride), left(0)
     {
-        if (expert + Own::column() < args.weights_stride)
-            left = Own::count_of(args.num_tokens - token);
+        if (expert + column() < args.weights_stride)
+            left = count_of(args.num_tokens - token);
     }
     __device__ __forceinline__ void go_on()
     {

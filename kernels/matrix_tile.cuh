@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // matrix_tile.cuh - products of two matrices on sm_90a, a tile of 128 rows by
 // ACROSS columns at a time: two warpgroups multiply what threads of others have
-// copied into a ring of stages. Each warp finishes its own 16 rows by pieces, some columns
-// that it puts where all its lanes can read them; copies for the next tile come
-// meanwhile. Warps meet at the barriers of stages only.
+// copied into a ring of stages. Each warp finishes its own 16 rows by pieces, some
+// columns that it puts where all its lanes can read them; copies for the next tile
+// come meanwhile. Warps meet at the barriers of stages only.
 #pragma once
 
 #include "arguments.h"

@@ -62,7 +62,7 @@ broken matrix_listed.cuh 'all groups have the rows of the first' \
 broken matrix_scores.cu 'lists are not waited for' \
     's/wait_for_primary();/;/'
 broken matrix_clearing.cuh 'P is not cleared to the end' \
-    's/left = Own::count_of(args.num_tokens - token);/left = Own::COUNT - 1;/'
+    's/left = count_of(args.num_tokens - token);/left = COUNT - 1;/'
 broken matrix_clearing.cuh 'the second part of P is not cleared' \
     's/j < WEIGHT_PARTS; ++j/j < 1; ++j/'
 broken matrix_scores.cu 'no meeting before scores are taken' \
