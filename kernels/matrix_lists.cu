@@ -130,24 +130,30 @@ __device__ __forceinline__ void count_choices(Shared &shared, const Bins &bins,
     }
 }
 
-// The same of repeats, for which there is one counter.
+// The same of repeats, for which there is one counter: a warp's together.
 __device__ __forceinline__ void count_repeats(Shared &shared, Slots &slots)
 {
     const int lane = threadIdx.x % 32;
+    int count = 0;
+    int before = 0;
+#pragma unroll
+    for (int j = 0; j < ROUNDS; ++j)
+        count += __popc(__ballot_sync(FULL_WARP, slots.repeats >> j & 1u));
+    if (count == 0)
+        return;
+    if (lane == 0)
+        before = atomicAdd(&shared.repeats, count);
+    before = __shfl_sync(FULL_WARP, before, 0);
 #pragma unroll
     for (int j = 0; j < ROUNDS; ++j) {
         const bool own = (slots.repeats >> j & 1u) != 0;
         const unsigned all = __ballot_sync(FULL_WARP, own);
-        if (all == 0)
-            continue;
-        int before = 0;
-        if (lane == 0)
-            before = atomicAdd(&shared.repeats, __popc(all));
-        before =
-            __shfl_sync(FULL_WARP, before, 0) + __popc(all & lanes_below(lane));
         if (own)
-            slots.experts[j] = slots.experts[j] % NUMBER +
-                               NUMBER * static_cast<unsigned>(before);
+            slots.experts[j] =
+                slots.experts[j] % NUMBER +
+                NUMBER * static_cast<unsigned>(before +
+                                               __popc(all & lanes_below(lane)));
+        before += __popc(all);
     }
 }
 

@@ -25,10 +25,11 @@ constexpr int TOKEN_WARPS = TOKEN_THREADS / 32;
 constexpr int ROUNDS = ceil_div(TOP_K, TOKEN_THREADS); // slots of a thread
 constexpr int SLOTS = ROUNDS * TOKEN_THREADS;
 constexpr int WORDS = power_from(max_of(TOP_K, 32));
-constexpr int WARP_KEYS = 64; // that are worth a warp, if there are more keys
+constexpr int WARP_KEYS = 16; // that are worth a warp, if there are more keys
 constexpr unsigned KEY_SLOTS = FEX_MATRIX_TOP_K; // keys of an expert
 constexpr unsigned NO_KEY = 0xffffffffu;         // of no expert
 
+static_assert(2 * WARP_KEYS >= 32, "up to 32 keys have no table of firsts");
 static_assert(THREADS == GROUP * TOKEN_THREADS && TOKEN_THREADS % 32 == 0);
 static_assert(FEX_MATRIX_EXPERTS <= NO_KEY / KEY_SLOTS - 32,
               "expert and slot fit a key, beside those of lanes without one");
@@ -265,7 +266,7 @@ __device__ __forceinline__ void merge_own_keys(Merge &merge, int count,
 __device__ __forceinline__ int merging_warps(int count)
 {
     int warps = 1;
-    while (warps < TOKEN_WARPS && 2 * warps * WARP_KEYS <= count)
+    while (warps < TOKEN_WARPS && 2 * warps * WARP_KEYS < count)
         warps *= 2;
     return warps;
 }

@@ -116,6 +116,9 @@ static const case_spec matrix_cases[] = {
     /* repeats of one expert only, and of some of so many that others look alike */
     {BF16, SIZES(72, 100, 1, 20)},
     {BF16, SIZES(8, 200, 16384, 20), .distribution = TEST_ZIPF},
+    /* of some tokens as many choices that are not the only one of an expert as a
+     * warp has lanes, of others some more or less */
+    {BF16, SIZES(8, 300, 3000, 64)},
     /* one choice */
     {F16, SIZES(72, 1, 300, 20), .empty = 1, .no_scores_output = 1},
     /* ranges of experts, and tiles of more tokens than are finished together */
