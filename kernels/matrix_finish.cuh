@@ -88,10 +88,10 @@ struct Finish {
           column(first_column + static_cast<int>(threadIdx.x) % 2 * WIDTH)
     {
     }
-    // The token of one of them.
-    __device__ __forceinline__ static int token_of(int i)
+    // The token of one of them, of a pair of lanes.
+    __device__ __forceinline__ static int token_of(int i, int lane)
     {
-        return i * 16 + static_cast<int>(threadIdx.x) % 32 / 2;
+        return i * 16 + lane / 2;
     }
     __device__ __forceinline__ static void put(Piece &piece,
                                                const PieceWords &words)
@@ -136,7 +136,7 @@ struct Finish {
         __syncwarp();
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
-            const int token = token_of(i);
+            const int token = token_of(i, static_cast<int>(threadIdx.x) % 32);
             if (token >= count || column >= HIDDEN_SIZE)
                 continue;
             const Vector<WIDTH * 2> own = take(piece, token);
@@ -148,15 +148,32 @@ struct Finish {
         __syncwarp();
         return unfit;
     }
-    // Over what was stored of all pieces from a token on.
+    // Of one token what is no good, lanes' vectors that lie side by side.
+    __device__ __forceinline__ void mend_token(fex_i64 token,
+                                               unsigned vectors) const
+    {
+        const int lane = threadIdx.x % 32;
+        const int first_column = column - lane % 2 * WIDTH;
+        const int vector = lane % 4;
+        const float state = state_plainly(args, token, first_column);
+        if (vector < VECTORS && (vectors >> vector & 1u) != 0)
+            store_vector<2>(states + token * stride + first_column +
+                                vector * WIDTH + lane / 4,
+                            narrow<DTYPE, 1>(&state));
+    }
+    // Over what was stored of all pieces from a token on, by the warp.
     __device__ __forceinline__ void mend(int first_token, unsigned unfit) const
     {
 #pragma unroll 1
-        for (; unfit != 0; unfit &= unfit - 1) {
-            const int token =
-                first_token + token_of(__ffs(static_cast<int>(unfit)) - 1);
-            store_vector<WIDTH * 2>(states + token * stride + column,
-                                    states_plainly(args, token, column));
+        for (int i = 0; __any_sync(FULL_WARP, unfit != 0) != 0;
+             ++i, unfit >>= 1) {
+            unsigned lanes = __ballot_sync(FULL_WARP, (unfit & 1u) != 0);
+#pragma unroll 1
+            while (lanes != 0) {
+                const int first = (__ffs(static_cast<int>(lanes)) - 1) / 2 * 2;
+                mend_token(first_token + token_of(i, first), lanes >> first);
+                lanes &= ~(3u << first);
+            }
         }
     }
 };

@@ -10,11 +10,13 @@
 #include "element.cuh"
 #include "matrix_group.cuh"
 #include "routes.cuh"
+#include "warp.cuh"
 #include "words.cuh"
 
-// ---- Constants: from the prelude DTYPE, INDEX_TYPE, TOP_K, GROUP
+// ---- Constants: from the prelude DTYPE, INDEX_TYPE, HIDDEN_SIZE, TOP_K, GROUP
 
-constexpr int WIDTH = 8; // columns of a vector
+constexpr int WIDTH = 8;   // columns of a vector
+constexpr int VECTORS = 2; // computed anew together
 
 using Half = unsigned short;
 
@@ -36,44 +38,54 @@ __device__ __forceinline__ bool is_unfit(const Vector<WIDTH * 2> &states)
 // In the place of a weight; a number that is none, as no sum or product makes.
 constexpr unsigned REPEAT = 0xffffffffu;
 
-// By slot. Whoever needs a token's weights puts the same numbers there, and reads
-// what it put there itself.
-__device__ __forceinline__ float *order_weights(const fex_matrix_plain &args,
-                                                fex_i64 token)
+// By slot, by a warp. Whoever needs a token's weights puts the same numbers there, and
+// reads what it put there itself.
+__device__ __forceinline__ const float *
+order_weights(const fex_matrix_plain &args, fex_i64 token)
 {
     const fex_i64 group = token / GROUP;
     const int bins = bins_of(static_cast<int>(args.choices.num_experts));
     const fex_choice *const list = list_of(args.lists, group);
     const int count = starts_of(args.starts, group, bins)[bins + 1];
     float *const weights = args.weights + token * TOP_K;
-#pragma unroll 1
-    for (int i = 0; i < count; ++i) {
+    for (int i = threadIdx.x % 32; i < count; i += 32) {
         const fex_choice choice = load_choice(list + i);
         if (row_of(choice.place) == static_cast<int>(token % GROUP))
             weights[slot_of(choice.place)] = is_repeat(choice.place)
                                                  ? __uint_as_float(REPEAT)
                                                  : choice.weight;
     }
+    __syncwarp();
     return weights;
 }
 
-__device__ __forceinline__ Vector<WIDTH * 2>
-states_plainly(const fex_matrix_plain &args, fex_i64 token, int column)
+// By a warp, of vectors from `column` on: lane 4 i + v gets that of vector v's column i.
+__device__ __forceinline__ float state_plainly(const fex_matrix_plain &args,
+                                               fex_i64 token, int column)
 {
+    const int lane = threadIdx.x % 32;
     const float *const weights = order_weights(args, token);
-    float sums[WIDTH] = {};
-#pragma unroll 1
-    for (int k = 0; k < TOP_K; ++k) {
+    float sums[VECTORS][WIDTH] = {};
+    for (int k = lane; k < TOP_K; k += 32) {
         const int expert = load_expert<INDEX_TYPE>(args.choices, token, k);
         if (expert == EMPTY_SLOT || __float_as_uint(weights[k]) == REPEAT)
             continue;
-        const auto up = load_vector<WIDTH * sizeof(Half)>(
-            static_cast<const Half *>(args.up_weights) +
-                expert * args.up_weights_stride + column,
-            l2_keep());
+        const Half *const up = static_cast<const Half *>(args.up_weights) +
+                               expert * args.up_weights_stride + column;
 #pragma unroll
-        for (int j = 0; j < WIDTH; ++j)
-            sums[j] = fmaf(weights[k], widen<DTYPE>(up, j), sums[j]);
+        for (int v = 0; v < VECTORS; ++v) {
+            Vector<WIDTH * sizeof(Half)> own = {};
+            if (column + v * WIDTH < HIDDEN_SIZE)
+                own = load_vector<WIDTH * sizeof(Half)>(up + v * WIDTH,
+                                                        l2_keep());
+#pragma unroll
+            for (int j = 0; j < WIDTH; ++j)
+                sums[v][j] = fmaf(weights[k], widen<DTYPE>(own, j), sums[v][j]);
+        }
     }
-    return narrow<DTYPE, WIDTH>(sums);
+#pragma unroll
+    for (float(&own)[WIDTH] : sums)
+        reduce_scatter<WIDTH, 32>(own, lane);
+    static_assert(VECTORS == 2);
+    return lane % 2 == 0 ? sums[0][0] : sums[1][0];
 }

@@ -120,8 +120,10 @@ broken matrix_finish.cuh 'faint tokens are not computed anew' \
     's/(faint\[i \/ 2\] >> token % 32 & 1u) != 0 || //'
 broken matrix_finish.cuh 'sums that are no numbers are stored' \
     's/ || is_unfit(own))/)/'
-broken matrix_finish.cuh 'one vector of a lane is computed anew' \
-    's/unfit != 0; unfit &= unfit - 1/unfit != 0; unfit = 0/'
+broken matrix_finish.cuh 'one token of many is computed anew' \
+    's/lanes &= ~(3u << first);/lanes = 0;/'
+broken matrix_plain.cuh 'no meeting before weights are read' \
+    '/^    __syncwarp();/d'
 broken matrix_plain.cuh 'repeats count' \
     's/ || __float_as_uint(weights\[k\]) == REPEAT)/)/'
 
