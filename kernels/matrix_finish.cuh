@@ -80,6 +80,8 @@ struct Finish {
     int column; // of this lane's vectors
 
     static constexpr int EACH = PIECE_TOKENS / 16; // vectors of a lane
+    static_assert(VECTORS == 2 && WARP_COLUMNS == VECTORS * WIDTH,
+                  "a token's are those of two lanes");
 
     __device__ __forceinline__ Finish(const fex_matrix_plain &args,
                                       void *states, fex_i64 stride,
@@ -88,7 +90,7 @@ struct Finish {
           column(first_column + static_cast<int>(threadIdx.x) % 2 * WIDTH)
     {
     }
-    // The token of one of them, of a pair of lanes.
+    // The token of vector i of a lane, and of the lane beside it.
     __device__ __forceinline__ static int token_of(int i, int lane)
     {
         return i * 16 + lane / 2;
@@ -148,7 +150,7 @@ struct Finish {
         __syncwarp();
         return unfit;
     }
-    // Of one token what is no good, lanes' vectors that lie side by side.
+    // Of a token the vectors of a pair of lanes, those with a bit.
     __device__ __forceinline__ void mend_token(fex_i64 token,
                                                unsigned vectors) const
     {
@@ -171,7 +173,8 @@ struct Finish {
 #pragma unroll 1
             while (lanes != 0) {
                 const int first = (__ffs(static_cast<int>(lanes)) - 1) / 2 * 2;
-                mend_token(first_token + token_of(i, first), lanes >> first);
+                mend_token(first_token + token_of(i, first),
+                           lanes >> first & 3u);
                 lanes &= ~(3u << first);
             }
         }

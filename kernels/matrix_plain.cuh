@@ -38,8 +38,8 @@ __device__ __forceinline__ bool is_unfit(const Vector<WIDTH * 2> &states)
 // In the place of a weight; a number that is none, as no sum or product makes.
 constexpr unsigned REPEAT = 0xffffffffu;
 
-// By slot, by a warp. Whoever needs a token's weights puts the same numbers there, and
-// reads what it put there itself.
+// By slot; all lanes of a warp, for the same token. Other warps and blocks may put the
+// same numbers there meanwhile. Lanes meet before they read what others have put.
 __device__ __forceinline__ const float *
 order_weights(const fex_matrix_plain &args, fex_i64 token)
 {
@@ -59,7 +59,8 @@ order_weights(const fex_matrix_plain &args, fex_i64 token)
     return weights;
 }
 
-// By a warp, of vectors from `column` on: lane 4 i + v gets that of vector v's column i.
+// The same, of vectors from `column` on: lane 4 i + v gets the state of vector v's
+// column i, and so does lane 4 i + v + 2.
 __device__ __forceinline__ float state_plainly(const fex_matrix_plain &args,
                                                fex_i64 token, int column)
 {

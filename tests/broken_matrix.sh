@@ -32,7 +32,9 @@ broken matrix_lists.cu 'no barrier before counts are added up' \
 broken matrix_lists.cu 'no barrier before starts are read' \
     '/^    add_up(shared);/{n;d}'
 broken matrix_lists.cu 'repeats of a warp are listed in the same place' \
-    's/before, 0) + __popc(all & lanes_below(lane));/before, 0);/'
+    's/__popc(all & lanes_below(lane)));/0);/'
+broken matrix_lists.cu 'repeats of all rounds are listed in the same place' \
+    's/before += __popc(all);/;/'
 broken matrix_lists.cu 'repeats are listed over the others' \
     's/repeat ? shared.count : /repeat ? 0 : /'
 broken matrix_lists.cu 'scores of empty slots are not written' \
@@ -50,6 +52,8 @@ broken matrix_repeats.cuh 'sums of later keys do not count' \
     's/merge.weights\[first\] += sum;/;/'
 broken matrix_repeats.cuh 'repeats do not know the slot of the first' \
     's/merge.weights\[slot\] = __uint_as_float(first);/;/'
+broken matrix_repeats.cuh 'a table of firsts is used that was not cleared' \
+    's/WARP_KEYS < count/WARP_KEYS <= count/'
 broken matrix_repeats.cuh 'the rest of a queue is left out' \
     's/static_cast<int>(lane) < queued, true);/false, true);/'
 
@@ -124,6 +128,8 @@ broken matrix_finish.cuh 'one token of many is computed anew' \
     's/lanes &= ~(3u << first);/lanes = 0;/'
 broken matrix_plain.cuh 'no meeting before weights are read' \
     '/^    __syncwarp();/d'
+broken matrix_plain.cuh 'a slot of each lane counts' \
+    's/k < TOP_K; k += 32/k < min_of(TOP_K, 32); k += 32/'
 broken matrix_plain.cuh 'repeats count' \
     's/ || __float_as_uint(weights\[k\]) == REPEAT)/)/'
 

@@ -295,6 +295,9 @@ static const scaled_case scaled_cases[] = {
      CASE_ROUTING_WEIGHTS,
      0x1p13},
     {{F16, SIZES(64, 32, 96, 20)}, CASE_ROUTING_WEIGHTS, 0x1p-6},
+    /* of many choices, most of them repeats */
+    {{BF16, SIZES(64, 1000, 96, 20)}, CASE_ROUTING_WEIGHTS, 0x1p-80},
+    {{F16, SIZES(72, 600, 300, 20)}, CASE_UP_WEIGHTS, 0x1p13},
     /* sums over ranges of experts */
     {{BF16, SIZES(64, 32, 3000, 20)}, CASE_UP_WEIGHTS, 0x1p-100},
     {{F16, SIZES(64, 32, 3000, 20)}, CASE_UP_WEIGHTS, 0x1p13},
